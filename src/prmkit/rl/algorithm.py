@@ -1,0 +1,128 @@
+"""Algorithms are values: what is rewarded, which baseline, which loss, how it is reduced. Plain data, no torch.
+
+Sources: PRIME is arXiv:2502.01456; "released run" is the authors' code and 7B script; where they disagree, docs/prime.md
+says how. Each default names where it comes from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from prmkit.errors import ConfigError
+
+Advantage = Literal["rloo", "grpo", "dr_grpo", "reinforce", "reinforce_pp", "remax", "gae"]
+ProcessBaseline = Literal["group", "prime", "leave_one_out", "position", "none"]
+PRMUpdate = Literal["after", "before", "none", "reverse"]
+PRMLoss = Literal["ce", "dpo", "bon_acc", "bon_rm"]
+Reference = Literal["freeze", "policy", "none"]
+Granularity = Literal["token", "step", "whole"]
+Normaliser = Literal["max_return", "std", "none"]
+Whiten = Literal["tokens", "none"]
+Reduce = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "seq_mean_token_sum_norm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The verifier's reward, on the last token of the response."""
+
+    coef: float = 1.0
+    """Weight of the outcome's advantage. It acts: the released run's 5/5 cancels, only the ratio to `process.coef` counts."""
+    discount: float = 1.0
+    """Per token, from the end backwards. 1.0 in the released run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """Implicit process rewards: r_t = beta * (log pi_prm(y_t) - log pi_ref(y_t)) (Yuan et al., arXiv:2412.01981)."""
+
+    coef: float = 0.0
+    """Weight of the process advantage; 0 means outcome only, and then no PRM exists at all."""
+    warmup_steps: int = 0
+    """Steps over which `coef` rises linearly from 0. At the start the log-ratio is noise, and a max normaliser would make
+    that noise full-scale."""
+    discount: float = 1.0
+    beta: float = 0.05
+    """Scale of the log-ratio, in the PRM's loss and in the reward (PRIME: 0.05)."""
+    granularity: Granularity = "token"
+    """Where the rewards sit: every token, the last token of each step (sum of the step), or the last token (the sum)."""
+    normaliser: Normaliser = "max_return"
+    """`max_return` divides by the largest |return-to-go| of the whole batch (released run: of each rank's share); `std` by
+    the root mean square of the returns-to-go."""
+    floor: float = 0.0
+    """Least value of the normaliser, in units of the summed log-ratio times beta."""
+    baseline: ProcessBaseline = "prime"
+    """How siblings' process rewards are subtracted; see ops/advantages.py."""
+    eos_reward: bool = True
+    """Whether the end token keeps its process reward (released run: yes; later recipe: no)."""
+    update: PRMUpdate = "after"
+    """`after`: rewards come from the forward pass of the PRM's own update (single forward); `before`: update, then score
+    again (double forward); `none`: frozen; `reverse`: group statistics first, then as `after` (needed by dpo losses)."""
+    loss: PRMLoss = "ce"
+    """`ce`: cross-entropy of sigmoid(beta * sum of log-ratios) against the outcome, soft labels allowed."""
+    reference: Reference = "freeze"
+    """`freeze`: the SFT model; `policy`: the behaviour log-probs of the rollout; `none`: no reference (r = beta*log pi)."""
+    replay_batches: int = 0
+    """How many earlier batches the PRM also learns from at each step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KL:
+    """Keeps the policy near the reference policy."""
+
+    coef: float = 0.0
+    """0 in the released runs."""
+    where: Literal["reward", "loss"] = "loss"
+    """`reward`: -coef * k1 joins the token rewards; `loss`: coef * estimator joins the loss."""
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Schulman's estimators of KL(policy || reference), for `loss`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Online prompt filter on the verifier's accuracy, never on a shaped reward."""
+
+    low: float = 0.2
+    """Inclusive bounds on a group's mean accuracy (PRIME: 0.2 and 0.8)."""
+    high: float = 0.8
+    max_draws: int = 8
+    """How many times prompts are drawn for one step before the run gives up on filling the batch."""
+    truncated: Literal["keep", "drop_group", "mask"] = "keep"
+    """`keep`: judge a cut response as it is; `drop_group`: drop prompts with any cut response; `mask`: drop the response."""
+    enabled: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """One RL algorithm, as a value."""
+
+    outcome: Outcome = field(default_factory=Outcome)
+    process: Process = field(default_factory=Process)
+    advantage: Advantage = "rloo"
+    whiten: Whiten = "none"
+    """`tokens`: the summed advantage is whitened over the tokens of the whole batch (released run)."""
+    gae_lambda: float = 1.0
+    """For `gae`: lambda of generalised advantage estimation (Schulman et al., 2016)."""
+    value_clip: float = 0.5
+    """For `gae`: clip range of the value loss."""
+    clip_low: float = 0.2
+    """PPO clip: the ratio is held in [1 - clip_low, 1 + clip_high] (PRIME: 0.2 both)."""
+    clip_high: float = 0.2
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus (released run: 0)."""
+    kl: KL = field(default_factory=KL)
+    reduce: Reduce = "token_mean"
+    filter: Filter = field(default_factory=Filter)
+    group_size: int = 4
+    """Responses per prompt (PRIME: 4)."""
+    num_minibatches: int = 1
+    """Optimizer steps per RL step, for the policy (released run: 4)."""
+    prm_minibatches: int = 1
+    """Optimizer steps per RL step, for the PRM (released run: 4)."""
+    unparsed: Literal["mask", "wrong"] = "mask"
+    """What an answer that cannot be read counts as: left out, or a reward of 0."""
+
+    @property
+    def uses_prm(self) -> bool:
+        """Whether there is a process reward model in this algorithm."""
+        return self.process.coef != 0.0
