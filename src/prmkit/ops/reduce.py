@@ -32,4 +32,6 @@ def token_weights(mask_BT: Tensor, how: str, max_tokens: int | None = None) -> T
             if not max_tokens:
                 raise ValueError("seq_mean_token_sum_norm needs max_tokens, the longest response allowed")
             return mask_BT / (num_sequences * max_tokens)
-    raise ValueError(f"reduce must be token_mean, seq_mean_token_mean, seq_mean_token_sum or seq_mean_token_sum_norm, got {how!r}")
+    raise ValueError(
+        f"reduce must be token_mean, seq_mean_token_mean, seq_mean_token_sum or seq_mean_token_sum_norm, got {how!r}"
+    )

@@ -20,9 +20,7 @@ def discounted_return(reward_BT: Tensor, mask_BT: Tensor, discount: float = 1.0)
     return torch.where(mask_BT, return_BT, torch.zeros_like(return_BT))
 
 
-def gae(
-    reward_BT: Tensor, value_BT: Tensor, mask_BT: Tensor, discount: float = 1.0, gae_lambda: float = 1.0
-) -> Tensor:
+def gae(reward_BT: Tensor, value_BT: Tensor, mask_BT: Tensor, discount: float = 1.0, gae_lambda: float = 1.0) -> Tensor:
     """Generalised advantage estimation (Schulman et al., arXiv:1506.02438, eq. 16).
 
     delta_t = r_t + discount * V_{t+1} - V_t, A_t = sum_{s >= t} (discount * lambda)^(s-t) delta_s; V after the last

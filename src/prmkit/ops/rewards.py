@@ -50,7 +50,9 @@ def by_granularity(reward_BT: Tensor, step_BT: Tensor, mask_BT: Tensor, granular
             return reward_BT
         case "step":
             sums_BS = step_sums(reward_BT, step_BT)
-            return torch.where(step_end_mask(step_BT), sums_BS.gather(1, step_BT.clamp(min=0)), torch.zeros_like(reward_BT))
+            return torch.where(
+                step_end_mask(step_BT), sums_BS.gather(1, step_BT.clamp(min=0)), torch.zeros_like(reward_BT)
+            )
         case "whole":
             return at_last_token(masked_sum(reward_BT, mask_BT, dim=1), mask_BT)
     raise ValueError(f"granularity must be token, step or whole, got {granularity!r}")
