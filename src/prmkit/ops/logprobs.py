@@ -92,5 +92,6 @@ def token_logprobs(
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0 to have log-probs, got {temperature}")
-    logp_N, entropy_N = _TokenLogprobs.apply(hidden_ND, weight_VD, bias_V, token_N, 1.0 / temperature)
+    apply: Any = _TokenLogprobs.apply  # untyped in torch
+    logp_N, entropy_N = apply(hidden_ND, weight_VD, bias_V, token_N, 1.0 / temperature)
     return logp_N, entropy_N

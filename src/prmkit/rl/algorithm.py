@@ -6,10 +6,8 @@ says how. Each default names where it comes from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
-
-from prmkit.errors import ConfigError
 
 Advantage = Literal["rloo", "grpo", "dr_grpo", "reinforce", "reinforce_pp", "remax", "gae"]
 ProcessBaseline = Literal["group", "prime", "leave_one_out", "position", "none"]
