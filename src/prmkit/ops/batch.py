@@ -98,6 +98,11 @@ def pack(groups: Sequence[Group[Verified]], split: Splitter) -> Batch:
         if member.verdict.reward is None:
             raise ValueError(f"rollout of prompt {rollout.prompt_id!r} has no reward ({member.verdict.status})")
         outcome.append(member.verdict.reward)
+        counts = [len(part) for part in (rollout.token_ids, rollout.logprobs, rollout.token_ends)]
+        if len(set(counts)) > 1:
+            raise ValueError(
+                "rollout of prompt {!r} has {} tokens, {} logprobs and {} token_ends".format(rollout.prompt_id, *counts)
+            )
         a, b = len(rollout.prompt_token_ids), lengths[i]
         token_BT[i, :b] = torch.tensor(rollout.prompt_token_ids + rollout.token_ids)
         response_mask_BT[i, a:b] = True

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = 64 * 2**20
 """Target size of one chunk of float32 logits."""
@@ -42,6 +43,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return logp_N, entropy_N
 
     @staticmethod
+    @once_differentiable  # a second derivative would miss the normaliser's part
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
         grad_logp_N, grad_entropy_N = grads
         hidden_ND, weight_VD, bias_V, token_N, logz_N, entropy_N = ctx.saved_tensors

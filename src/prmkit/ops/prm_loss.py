@@ -51,4 +51,4 @@ def pairwise_accuracy(score_B: Tensor, outcome_B: Tensor, group_B: Tensor) -> Te
     gap_BB = torch.where(same_BB, outcome_B[:, None] - outcome_B[None, :], torch.zeros_like(outcome_B)).clamp(min=0)
     order_BB = 0.5 * (torch.sign(score_B[:, None] - score_B[None, :]) + 1)
     total = gap_BB.sum()
-    return (gap_BB * order_BB).sum() / total if total > 0 else torch.tensor(0.5)
+    return (gap_BB * order_BB).sum() / total if total > 0 else total.new_tensor(0.5)

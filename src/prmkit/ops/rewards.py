@@ -6,6 +6,7 @@ All `_BT`; rewards are 0 off the response mask. Sources: arXiv:2412.01981 (impli
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from prmkit.ops.masked import masked_sum
@@ -26,7 +27,7 @@ def last_token_mask(mask_BT: Tensor) -> Tensor:
 
 def at_last_token(value_B: Tensor, mask_BT: Tensor) -> Tensor:
     """value_B on the last kept token of each row, 0 elsewhere: the outcome reward as token rewards."""
-    return last_token_mask(mask_BT) * value_B[:, None]
+    return torch.where(last_token_mask(mask_BT), value_B[:, None], torch.zeros_like(value_B[:, None]))
 
 
 def step_end_mask(step_BT: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ def by_granularity(reward_BT: Tensor, step_BT: Tensor, mask_BT: Tensor, granular
         case "token":
             return reward_BT
         case "step":
-            sums_BS = step_sums(reward_BT, step_BT)
+            sums_BS = F.pad(step_sums(reward_BT, step_BT), (0, 1))  # there may be no step at all
             return torch.where(
                 step_end_mask(step_BT), sums_BS.gather(1, step_BT.clamp(min=0)), torch.zeros_like(reward_BT)
             )
