@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Advantage = Literal["rloo", "grpo", "dr_grpo", "reinforce", "reinforce_pp", "remax", "gae"]
-ProcessBaseline = Literal["group", "prime", "leave_one_out", "position", "none"]
+ProcessBaseline = Literal["estimator", "prime", "leave_one_out", "group", "group_std", "position", "none"]
 PRMUpdate = Literal["after", "before", "none", "reverse"]
 PRMLoss = Literal["ce", "dpo", "bon_acc", "bon_rm"]
 Reference = Literal["freeze", "policy", "none"]
@@ -49,8 +49,9 @@ class Process:
     the root mean square of the returns-to-go."""
     floor: float = 0.0
     """Least value of the normaliser, in units of the summed log-ratio times beta."""
-    baseline: ProcessBaseline = "prime"
-    """How siblings' process rewards are subtracted; see ops/advantages.py."""
+    baseline: ProcessBaseline = "estimator"
+    """How siblings' process rewards are subtracted (ops/advantages.py). `estimator`: the form that belongs to `advantage`:
+    leave_one_out for rloo, group_std for grpo, group for dr_grpo, the greedy response's mean for remax, else none."""
     eos_reward: bool = True
     """Whether the end token keeps its process reward (released run: yes; later recipe: no)."""
     update: PRMUpdate = "after"
@@ -120,7 +121,56 @@ class Algorithm:
     unparsed: Literal["mask", "wrong"] = "mask"
     """What an answer that cannot be read counts as: left out, or a reward of 0."""
 
+    def __post_init__(self) -> None:
+        problem = next(_problems(self), None)
+        if problem:
+            raise ConfigError(problem)
+
     @property
     def uses_prm(self) -> bool:
         """Whether there is a process reward model in this algorithm."""
         return self.process.coef != 0.0
+
+
+def _problems(algorithm: Algorithm) -> Iterator[str]:
+    """What cannot run, with the fix."""
+    process, prm_filter, kl = algorithm.process, algorithm.filter, algorithm.kl
+    if algorithm.group_size < 1:
+        yield f"algorithm.group_size = {algorithm.group_size}; it must be at least 1"
+    siblings = algorithm.advantage in ("rloo", "grpo", "dr_grpo") or process.baseline in ("prime", "leave_one_out")
+    if siblings and algorithm.group_size < 2:
+        yield (
+            f'algorithm.group_size = {algorithm.group_size}, but advantage "{algorithm.advantage}" needs at least 2. '
+            'Set algorithm.group_size = 4 or algorithm.advantage = "reinforce"'
+        )
+    if process.loss != "ce" and process.update not in ("reverse", "before"):
+        yield (
+            f'algorithm.process.loss = "{process.loss}" compares siblings, so it needs their scores before the update. '
+            'Set algorithm.process.update = "reverse"'
+        )
+    if process.loss != "ce" and algorithm.group_size < 2:
+        yield f'algorithm.process.loss = "{process.loss}" needs group_size >= 2'
+    if algorithm.advantage == "gae" and process.baseline not in ("estimator", "none"):
+        yield f'algorithm.process.baseline = "{process.baseline}" has no place in gae, whose baseline is the value model'
+    if not 0 <= prm_filter.low <= prm_filter.high <= 1:
+        yield f"algorithm.filter: 0 <= low <= high <= 1 does not hold for {prm_filter.low}, {prm_filter.high}"
+    if prm_filter.max_draws < 1:
+        yield f"algorithm.filter.max_draws = {prm_filter.max_draws}; it must be at least 1"
+    if kl.coef and kl.where == "loss" and kl.estimator == "k1":
+        yield 'algorithm.kl.estimator = "k1" has no gradient in expectation as a loss. Use "k2" or "k3", or kl.where = "reward"'
+    for name, value, low, high in (
+        ("process.beta", process.beta, 1e-12, None),
+        ("process.discount", process.discount, 0.0, 1.0),
+        ("outcome.discount", algorithm.outcome.discount, 0.0, 1.0),
+        ("process.floor", process.floor, 0.0, None),
+        ("process.warmup_steps", process.warmup_steps, 0, None),
+        ("process.replay_batches", process.replay_batches, 0, None),
+        ("gae_lambda", algorithm.gae_lambda, 0.0, 1.0),
+        ("clip_low", algorithm.clip_low, 0.0, 1.0),
+        ("clip_high", algorithm.clip_high, 0.0, None),
+        ("kl.coef", kl.coef, 0.0, None),
+        ("num_minibatches", algorithm.num_minibatches, 1, None),
+        ("prm_minibatches", algorithm.prm_minibatches, 1, None),
+    ):
+        if value < low or (high is not None and value > high):
+            yield f"algorithm.{name} = {value} is out of range [{low}, {'inf' if high is None else high}]"

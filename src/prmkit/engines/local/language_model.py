@@ -1,0 +1,101 @@
+"""A role's model: a Hugging Face causal LM, or one LoRA adapter on a base that several roles share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prmkit.ops.batch import Batch, TokenOutputs
+from prmkit.ops.logprobs import token_logprobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """Turns tokens into log-probs. With `adapter` None and `adapters_off` the shared base itself speaks: the reference."""
+
+    model: Any
+    """A Hugging Face causal LM, or a PeftModel around one."""
+    compute_dtype: torch.dtype = torch.float32
+    """Of the forward pass; weights that are trained stay in float32 (autocast)."""
+    temperature: float = 1.0
+    """Log-probs are of softmax(logits / temperature): the sampling temperature for a policy, 1 for a PRM."""
+    adapter: str | None = None
+    adapters_off: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def causal_lm(self) -> Any:
+        """The Hugging Face model, without the adapters' wrapper."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """The parameters of this role: the adapter's, or all of them."""
+        named = list(self.model.named_parameters())
+        if self.adapter is not None:
+            return [(name, p) for name, p in named if f".{self.adapter}." in name]
+        return [] if self.adapters_off else named
+
+    @contextmanager
+    def speaking(self) -> Iterator[None]:
+        """Inside, the shared model speaks for this role, in this role's precision."""
+        autocast: Any = nullcontext()
+        if self.compute_dtype != torch.float32:
+            autocast = torch.autocast(self.device.type, dtype=self.compute_dtype)
+        off: Any = nullcontext()
+        if self.adapters_off:
+            off = self.model.disable_adapter()
+        elif self.adapter is not None:
+            _activate(self.model, self.adapter)
+        with off, autocast:
+            yield
+
+    def hidden_states(self, token_BT: Tensor) -> Tensor:
+        """(B, T, D). Padding is on the right, so the causal mask alone keeps it out of every real position."""
+        decoder = self.causal_lm.get_decoder()
+        return decoder(input_ids=token_BT, use_cache=False).last_hidden_state
+
+    def outputs(self, batch: Batch) -> TokenOutputs:
+        """Log-prob and entropy at every response token (0 elsewhere), differentiable. Hidden states of the prompt's tokens
+        never meet the vocabulary."""
+        token_BT = batch.token_BT.to(self.device)
+        mask_BT = batch.response_mask_BT.to(self.device)
+        with self.speaking():
+            before_ND = self.hidden_states(token_BT)[:, :-1][mask_BT[:, 1:]]
+            head = self.causal_lm.get_output_embeddings()
+            logp_N, entropy_N = token_logprobs(
+                before_ND,
+                head.weight,
+                token_BT[mask_BT],
+                bias_V=head.bias,
+                temperature=self.temperature / self.logits_multiplier,
+            )
+        zeros_BT = torch.zeros(mask_BT.shape, dtype=logp_N.dtype, device=self.device)
+        return TokenOutputs(
+            output_BT=zeros_BT.masked_scatter(mask_BT, logp_N), entropy_BT=zeros_BT.masked_scatter(mask_BT, entropy_N)
+        )
+
+    @property
+    def logits_multiplier(self) -> float:
+        """The constant that some families multiply their logits by (Cohere: logit_scale; Granite: 1 / logits_scaling)."""
+        config = self.causal_lm.config
+        return float(getattr(config, "logit_scale", None) or 1.0) / float(
+            getattr(config, "logits_scaling", None) or 1.0
+        )
+
+
+def _activate(model: Any, adapter: str) -> None:
+    """Make `adapter` the one that speaks, and leave every adapter's requires_grad as it is (set_adapter would clear it)."""
+    if model.active_adapter != adapter:
+        wanted = {p: p.requires_grad for p in model.parameters()}
+        model.set_adapter(adapter)
+        for parameter, requires_grad in wanted.items():
+            parameter.requires_grad_(requires_grad)

@@ -1,0 +1,147 @@
+"""The local sampler: a prompt is read once for its whole group, and responses that have ended leave the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prmkit.data.chat import encode_prompt, end_token_ids, token_ends
+from prmkit.data.types import Group, Prompt, Rollout, SamplingParams
+from prmkit.engines.local.cache import KeyValues
+from prmkit.engines.local.language_model import LanguageModel
+from prmkit.errors import SamplingError
+
+LEAVING_SHARE = 0.25
+"""Ended rows leave once they are this share of the batch: dropping them copies the cache, so not at every token."""
+
+
+class LocalSampler:
+    """Samples from the policy's own weights: no copy, no version lag."""
+
+    def __init__(self, model: LanguageModel, tokenizer: Any, *, max_rows: int = 512) -> None:
+        self.model, self.tokenizer, self.max_rows = model, tokenizer, max_rows
+        self.version = 0
+        """Goes up with each policy update; every rollout carries it."""
+        self.end_ids = frozenset(end_token_ids(model.causal_lm, tokenizer))
+
+    def sample(self, prompts: Sequence[Prompt], *, n: int, params: SamplingParams, seed: int) -> list[Group[Rollout]]:
+        """n rollouts for each prompt, in prompt order; the same weights, prompts and seed give the same rollouts.
+
+        Raises SamplingError for a prompt that does not fit the context, before anything is sampled.
+        """
+        encoded = [self._encode(prompt, params) for prompt in prompts]
+        generator = torch.Generator().manual_seed(seed)
+        groups = []
+        per_call = max(1, self.max_rows // n)
+        for start in range(0, len(prompts), per_call):
+            part = range(start, min(start + per_call, len(prompts)))
+            with torch.inference_mode(), self.model.speaking():
+                tokens, logprobs = self._decode([encoded[i] for i in part], n, params, generator)
+            for i in part:
+                rows = range((i - start) * n, (i - start + 1) * n)
+                members = [self._rollout(prompts[i].id, encoded[i], tokens[r], logprobs[r], params) for r in rows]
+                groups.append(Group(prompt=prompts[i], members=members))
+        return groups
+
+    def _encode(self, prompt: Prompt, params: SamplingParams) -> tuple[int, ...]:
+        ids = encode_prompt(self.tokenizer, prompt)
+        context = self.model.causal_lm.config.max_position_embeddings
+        if len(ids) + params.max_tokens > context:
+            raise SamplingError(
+                f"prompt {prompt.id!r} has {len(ids)} tokens; with max_tokens = {params.max_tokens} it exceeds the model's "
+                f"context of {context}. Drop the prompt or lower max_tokens"
+            )
+        return ids
+
+    def _decode(
+        self, prompts: Sequence[tuple[int, ...]], n: int, params: SamplingParams, generator: torch.Generator
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Token ids and log-probs of all responses; row r belongs to prompt r // n."""
+        num_rows = len(prompts) * n
+        tokens: list[list[int]] = [[] for _ in range(num_rows)]
+        logprobs: list[list[float]] = [[] for _ in range(num_rows)]
+        past = KeyValues(self.model, prompts)
+        past.keep(torch.arange(len(prompts)).repeat_interleave(n), room_for=params.max_tokens)
+        active = list(range(num_rows))
+        ended = [False] * num_rows
+        for position in range(params.max_tokens):
+            # Numbers are drawn for every row, ended or not, so that a row's luck does not depend on the others' lengths.
+            uniform_B = torch.rand(num_rows, generator=generator, dtype=torch.float64)[active]
+            token_B, logp_B = draw(past.logits_BV, uniform_B.to(self.model.device), params)
+            for row, token, logp in zip(active, token_B.tolist(), logp_B.tolist(), strict=True):
+                if not ended[row]:
+                    tokens[row].append(token)
+                    logprobs[row].append(logp)
+                    ended[row] = self._has_ended(tokens[row], params)
+            alive = [k for k, row in enumerate(active) if not ended[row]]
+            if not alive or position + 1 == params.max_tokens:
+                break
+            if len(active) - len(alive) >= LEAVING_SHARE * len(active):
+                keep = torch.tensor(alive, device=self.model.device)
+                past.keep(keep)
+                active, token_B = [active[k] for k in alive], token_B[keep]
+            past.append(token_B)
+        return tokens, logprobs
+
+    def _has_ended(self, token_ids: list[int], params: SamplingParams) -> bool:
+        return token_ids[-1] in self.end_ids or bool(params.stop and self._stopped(token_ids, params))
+
+    def _stopped(self, token_ids: list[int], params: SamplingParams) -> bool:
+        # A stop string of k characters ends inside the last k tokens (a token has at least one character; more to be safe).
+        tail = self.tokenizer.decode(token_ids[-2 * max(map(len, params.stop)) :], skip_special_tokens=True)
+        return any(stop in tail for stop in params.stop)
+
+    def _rollout(
+        self,
+        prompt_id: str,
+        prompt_token_ids: tuple[int, ...],
+        token_ids: list[int],
+        logprobs: list[float],
+        params: SamplingParams,
+    ) -> Rollout:
+        text, ends = token_ends(self.tokenizer, token_ids)
+        return Rollout(
+            prompt_id=prompt_id,
+            prompt_token_ids=prompt_token_ids,
+            token_ids=tuple(token_ids),
+            logprobs=tuple(logprobs),
+            token_ends=tuple(ends),
+            text=text,
+            finish="stop" if self._has_ended(token_ids, params) else "length",
+            policy_version=self.version,
+        )
+
+
+def draw(logits_BV: Tensor, uniform_B: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+    """A token for each row by inverting the cumulative distribution at `uniform_B`, and its behaviour log-prob.
+
+    The log-prob is of the whole distribution at the temperature (at 1.0 when greedy): top-p cuts what can be drawn, not
+    what the policy is. Float32 log-probs.
+    """
+    logits_BV = logits_BV.float()
+    if params.temperature == 0:
+        logp_BV = logits_BV.log_softmax(-1)
+        token_B = logits_BV.argmax(-1)
+    else:
+        logp_BV = (logits_BV / params.temperature).log_softmax(-1)
+        p_BV = logp_BV.exp()
+        if params.top_p < 1:
+            p_BV = nucleus(p_BV, params.top_p)
+        cumulative_BV = p_BV.double().cumsum(-1)
+        # Strictly below the total, so that rounding never picks a token of probability 0.
+        target_B = uniform_B * cumulative_BV[:, -1]
+        token_B = (
+            torch.searchsorted(cumulative_BV, target_B[:, None], right=True).squeeze(-1).clamp(max=p_BV.shape[-1] - 1)
+        )
+    return token_B, logp_BV.gather(-1, token_B[:, None]).squeeze(-1)
+
+
+def nucleus(p_BV: Tensor, top_p: float) -> Tensor:
+    """Probabilities with everything outside the smallest set of mass >= top_p set to 0 (Holtzman et al., 2020)."""
+    sorted_BV, index_BV = p_BV.sort(-1, descending=True)
+    before_BV = sorted_BV.cumsum(-1) - sorted_BV
+    kept_BV = torch.where(before_BV < top_p, sorted_BV, torch.zeros_like(sorted_BV))
+    return torch.zeros_like(p_BV).scatter(-1, index_BV, kept_BV)
