@@ -1,0 +1,114 @@
+"""The `prmkit` command. Verbs are imported when they are asked for, so that help and dry runs load no torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prmkit import __version__
+from prmkit.cli.parse import load, parse
+from prmkit.config_io import nearest, to_toml
+from prmkit.errors import ConfigError, DataError, PrmkitError
+
+VERBS = {
+    "sft": ("prmkit.train.config:SFTConfig", "prmkit.cli.commands:sft"),
+    "rl": ("prmkit.rl.config:RLConfig", "prmkit.cli.commands:rl"),
+    "eval": ("prmkit.evaluate.config:EvalConfig", "prmkit.cli.commands:evaluate"),
+    "demo": ("prmkit.cli.demo:DemoConfig", "prmkit.cli.demo:run"),
+}
+"""Verb -> (config class, function of that config)."""
+
+PRESETS = {"rl": "prmkit.rl.presets:PRESETS"}
+"""Verb -> named algorithms that `--preset` chooses from."""
+
+HELP = """\
+usage: prmkit VERB [CONFIG.toml] [--section.key value ...] [--dry-run]
+
+Process rewards for LLM reasoning.
+
+  sft      fine-tune a model on worked solutions
+  rl       online RL, with or without implicit process rewards; --preset NAME chooses the algorithm
+  eval     sampled and greedy accuracy of a model, with confidence intervals
+  report   RUN [RUN ...] [--out FILE]: one HTML page about finished or running run folders
+  demo     all of it on a small task made here: fine-tune, RL, evaluate, report
+
+`prmkit VERB --help` lists every value with its default.
+`--dry-run` prints the resolved configuration as TOML and stops.
+`prmkit --version` prints the version.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    0 done; 2 wrong configuration, data or command line; 1 any other error that prmkit explains; 130 interrupted.
+    Unexpected exceptions keep their traceback.
+    """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except PrmkitError as error:
+        _complain(f"error: {error}")
+        return 2 if isinstance(error, (ConfigError, DataError)) else 1
+    except KeyboardInterrupt:
+        _complain("interrupted; run the same command again to go on")
+        return 130
+    except SystemExit as stop:  # the flag parser's way to end after --help or after its own message
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _run(args: list[str]) -> int:
+    if not args:
+        print(HELP, end="", file=sys.stderr)
+        return 2
+    verb, *rest = args
+    if verb in ("-h", "--help"):
+        print(HELP, end="")
+    elif verb == "--version":
+        print(f"prmkit {__version__}")
+    elif verb == "report":
+        _report(rest)
+    elif verb in VERBS:
+        _configured(verb, rest)
+    else:
+        raise ConfigError(f'unknown verb "{verb}"; {nearest(verb, [*VERBS, "report"])}')
+    return 0
+
+
+def _configured(verb: str, args: list[str]) -> None:
+    config_class, function = VERBS[verb]
+    presets = load(PRESETS[verb]) if verb in PRESETS else None
+    request = parse(verb, load(config_class), args, presets)
+    if request.dry_run:
+        print(to_toml(request.config), end="")
+    else:
+        load(function)(request.config)
+
+
+def _report(args: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="prmkit report", description="One self-contained HTML page about run folders."
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folder; several are overlaid")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="where to write (default: report.html in the first RUN)"
+    )
+    options = parser.parse_args(args)
+    for run in options.runs:
+        if not run.is_dir():
+            raise DataError(f"{run}: no such run folder; give the folder that a run wrote, such as runs/demo")
+    out: Path = options.out or options.runs[0] / "report.html"
+    load("prmkit.report:write_report")(options.runs, out)
+    print(out)
+
+
+def _complain(message: str) -> None:
+    """One message on stderr, red on a terminal (unless NO_COLOR is set)."""
+    red = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\033[31m{message}\033[0m" if red else message, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""From the words after a verb to one resolved configuration: preset, then TOML file, then flags. No torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+from prmkit.config_io import ConfigT, apply_overrides, from_dict, nearest, read_toml
+from prmkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prmkit.rl.algorithm import Algorithm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Generic[ConfigT]):
+    """What one command line asks for."""
+
+    config: ConfigT
+    dry_run: bool
+    """Print the resolved configuration instead of running it."""
+
+
+def load(reference: str) -> Any:
+    """The object that `package.module:name` points to."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def parse(
+    verb: str, cls: type[ConfigT], args: Sequence[str], presets: Mapping[str, Algorithm] | None
+) -> Request[ConfigT]:
+    """Resolve `[CONFIG.toml] [--preset NAME] [--dry-run] [--section.key value ...]`.
+
+    Order: dataclass defaults, the preset's algorithm, the file, the flags. A file may name its preset as top-level
+    `preset = "prime"`; `--preset` wins over it. `presets` is None for verbs that have none. Raises ConfigError, and
+    SystemExit as `apply_overrides` does.
+    """
+    words = list(args)
+    dry_run = "--dry-run" in words
+    words = [word for word in words if word != "--dry-run"]
+    chosen = _take_option(words, "--preset") if presets is not None else None
+    path = Path(words.pop(0)) if words and not words[0].startswith("-") else None
+    data = {} if path is None else read_toml(path)
+    where = "command line" if path is None else str(path)
+    if presets is not None:
+        stated = data.pop("preset", None)
+        chosen = stated if chosen is None else chosen
+    defaults = {} if chosen is None or presets is None else {"algorithm": _preset(presets, chosen, where)}
+    base = cls if path is None and not defaults else from_dict(cls, data, where, defaults=defaults)
+    config = apply_overrides(base, words, prog=f"prmkit {verb} [CONFIG.toml]", description=_description(cls, presets))
+    return Request(config=config, dry_run=dry_run)
+
+
+def _take_option(words: list[str], name: str) -> str | None:
+    """Remove `name VALUE` or `name=VALUE` from `words`; the last one wins."""
+    value = None
+    while (at := next((i for i, word in enumerate(words) if word.partition("=")[0] == name), None)) is not None:
+        _, equals, value = words.pop(at).partition("=")
+        if not equals:
+            if at == len(words):
+                raise ConfigError(f"{name} needs a value: {name} NAME")
+            value = words.pop(at)
+    return value
+
+
+def _preset(presets: Mapping[str, Algorithm], name: object, where: str) -> Algorithm:
+    if not isinstance(name, str) or name not in presets:
+        raise ConfigError(f'{where}: unknown preset "{name}"; {nearest(str(name), presets)}')
+    return presets[name]
+
+
+def _description(cls: type, presets: Mapping[str, Algorithm] | None) -> str:
+    lines = [
+        f"{(cls.__doc__ or '').strip()}\n",
+        "CONFIG.toml: states any of the values below; flags win over it.",
+        "--dry-run: print the resolved configuration as TOML and stop.",
+    ]
+    if presets is not None:
+        lines.append(f"--preset NAME: the algorithm to start from, under the file and the flags: {', '.join(presets)}.")
+    return "\n".join(lines)
