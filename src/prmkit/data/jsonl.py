@@ -1,0 +1,89 @@
+"""JSON lines: one object a line, UTF-8. Errors name the file and the line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prmkit.errors import DataError
+
+
+def read_jsonl(path: str | Path, required: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The objects of a file, in order: object i stands on line i + 1. Each has all `required` fields.
+
+    Blank lines are allowed only at the end. Raises DataError for a file that is missing, empty or not UTF-8, and for a
+    line that is no JSON object or lacks a field.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path, it is read relative to {Path.cwd()}") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder, expected a file with one JSON object a line") from None
+    lines = raw.removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n")
+    if lines == [b""]:
+        raise DataError(f"{path}: the file is empty; it needs at least one line with a JSON object")
+    return [_parse(line, required, place(path, index)) for index, line in enumerate(lines)]
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one object a line; the file is written aside and renamed, so it is never seen half-written."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with aside.open("w", encoding="utf-8", newline="\n") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def place(path: str | Path, index: int) -> str:
+    """`file:line` of the object with this index."""
+    return f"{path}:{index + 1}"
+
+
+def text_field(row: Mapping[str, Any], key: str, where: str) -> str:
+    """A field that must be there and be a string that is not blank."""
+    if key not in row:
+        raise DataError(f"{where}: no field {key!r}; the line has {_names(row)}; add it")
+    value = row[key]
+    if not isinstance(value, str):
+        raise DataError(f"{where}: field {key!r} is {_kind(value)}, expected a string; put it in quotes")
+    if not value.strip():
+        raise DataError(f"{where}: field {key!r} is blank; fill it or remove the line")
+    return value
+
+
+def _parse(line: bytes, required: Sequence[str], where: str) -> dict[str, Any]:
+    if not line.strip():
+        raise DataError(f"{where}: blank line between rows; remove it")
+    try:
+        row = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}: not JSON ({error.msg}, column {error.colno}); each line is one JSON object"
+        ) from None
+    if not isinstance(row, dict):
+        raise DataError(f'{where}: {_kind(row)}, expected an object such as {{"question": "...", "answer": "..."}}')
+    for key in required:
+        if key not in row:
+            raise DataError(f"{where}: no field {key!r}; the line has {_names(row)}; add it")
+    return row
+
+
+def _names(row: Mapping[str, Any]) -> str:
+    return ", ".join(repr(key) for key in row) or "no fields"
+
+
+def _kind(value: object) -> str:
+    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
