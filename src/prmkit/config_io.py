@@ -13,6 +13,7 @@ import json
 import re
 import sys
 import tomllib
+import traceback
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -245,19 +246,24 @@ def _plain(value: object, key: str) -> object:
 
 @contextlib.contextmanager
 def _validation_as_config_error() -> Iterator[None]:
-    """Turns a ConfigError raised inside tyro, which would print it in a box and exit, back into itself."""
+    """What a config class refuses becomes a ConfigError; tyro would print it in a box, broken over lines, and exit."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
             yield
     except SystemExit as stop:
         error: BaseException | None = stop
-        while error is not None and not isinstance(error, ConfigError):
+        while error is not None and not _refused_by_dataclass(error):
             error = error.__context__
         if error is not None:
             raise ConfigError(f"command line: {error}") from error
         sys.stderr.write(printed.getvalue())
         raise
+
+
+def _refused_by_dataclass(error: BaseException) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, ValueError) and any(frame.f_code.co_name == "__post_init__" for frame, _ in frames)
 
 
 def _booleans_as_in_toml() -> ConstructorRegistry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -35,22 +35,24 @@ def parse(
 ) -> Request[ConfigT]:
     """Resolve `[CONFIG.toml] [--preset NAME] [--dry-run] [--section.key value ...]`.
 
-    Order: dataclass defaults, the preset's algorithm, the file, the flags. A file may name its preset as top-level
-    `preset = "prime"`; `--preset` wins over it. `presets` is None for verbs that have none. Raises ConfigError, and
-    SystemExit as `apply_overrides` does.
+    Order: dataclass defaults, the preset's algorithm, the file, the flags. `presets` is None for verbs that have none; else
+    `cls` has the fields `preset` and `algorithm`, and the name is taken from `--preset`, from the file's top-level
+    `preset = "prime"`, or from the field's default. Raises ConfigError, and SystemExit as `apply_overrides` does.
     """
     words = list(args)
     dry_run = "--dry-run" in words
     words = [word for word in words if word != "--dry-run"]
-    chosen = _take_option(words, "--preset") if presets is not None else None
+    preset = _take_option(words, "--preset") if presets is not None else None
     path = Path(words.pop(0)) if words and not words[0].startswith("-") else None
     data = {} if path is None else read_toml(path)
     where = "command line" if path is None else str(path)
+    if preset is not None:
+        data["preset"] = preset
+    base: ConfigT | type[ConfigT] = cls
     if presets is not None:
-        stated = data.pop("preset", None)
-        chosen = stated if chosen is None else chosen
-    defaults = {} if chosen is None or presets is None else {"algorithm": _preset(presets, chosen, where)}
-    base = cls if path is None and not defaults else from_dict(cls, data, where, defaults=defaults)
+        base = from_dict(cls, data, where, defaults={"algorithm": _algorithm(presets, cls, data, where)})
+    elif path is not None:
+        base = from_dict(cls, data, where)
     config = apply_overrides(base, words, prog=f"prmkit {verb} [CONFIG.toml]", description=_description(cls, presets))
     return Request(config=config, dry_run=dry_run)
 
@@ -67,7 +69,11 @@ def _take_option(words: list[str], name: str) -> str | None:
     return value
 
 
-def _preset(presets: Mapping[str, Algorithm], name: object, where: str) -> Algorithm:
+def _algorithm(
+    presets: Mapping[str, Algorithm], cls: type[ConfigT], data: Mapping[str, object], where: str
+) -> Algorithm:
+    default = next(field.default for field in fields(cls) if field.name == "preset")
+    name = data.get("preset", default)
     if not isinstance(name, str) or name not in presets:
         raise ConfigError(f'{where}: unknown preset "{name}"; {nearest(str(name), presets)}')
     return presets[name]
