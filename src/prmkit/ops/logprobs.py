@@ -32,8 +32,9 @@ class _TokenLogprobs(torch.autograd.Function):
         dtype = torch.promote_types(hidden_ND.dtype, torch.float32)
         logp_N = torch.empty(num_tokens, dtype=dtype, device=hidden_ND.device)
         entropy_N, logz_N = torch.empty_like(logp_N), torch.empty_like(logp_N)
+        narrow_VD = weight_VD.to(hidden_ND.dtype)
         for part in _chunks(num_tokens, vocab_size):
-            logits_NV = _logits(hidden_ND[part], weight_VD, bias_V, inv_temperature)
+            logits_NV = _logits(hidden_ND[part], narrow_VD, bias_V, inv_temperature)
             logz = logits_NV.logsumexp(-1)
             logp_N[part] = logits_NV.gather(-1, token_N[part, None]).squeeze(-1) - logz
             entropy_N[part] = logz - (torch.exp(logits_NV - logz[:, None]) * logits_NV).sum(-1)
@@ -52,8 +53,9 @@ class _TokenLogprobs(torch.autograd.Function):
         sum_dtype = torch.promote_types(weight_VD.dtype, torch.float32)
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=sum_dtype) if ctx.needs_input_grad[1] else None
         grad_bias_V = torch.zeros_like(bias_V) if bias_V is not None and ctx.needs_input_grad[2] else None
+        narrow_VD = weight_VD.to(hidden_ND.dtype)
         for part in _chunks(len(token_N), len(weight_VD)):
-            logits_NV = _logits(hidden_ND[part], weight_VD, bias_V, ctx.inv_temperature)
+            logits_NV = _logits(hidden_ND[part], narrow_VD, bias_V, ctx.inv_temperature)
             logp_NV = logits_NV - logz_N[part, None]
             p_NV = torch.exp(logp_NV)
             # d logp / d z = onehot - p;  d entropy / d z = -p * (log p + entropy)
@@ -63,7 +65,7 @@ class _TokenLogprobs(torch.autograd.Function):
                 grad_NV -= grad_entropy_N[part, None] * p_NV * (logp_NV + entropy_N[part, None])
             grad_NV *= ctx.inv_temperature
             narrow_NV = grad_NV.to(hidden_ND.dtype)
-            grad_hidden_ND[part] = narrow_NV @ weight_VD.to(hidden_ND.dtype)
+            grad_hidden_ND[part] = narrow_NV @ narrow_VD
             if grad_weight_VD is not None:
                 grad_weight_VD += (narrow_NV.T @ hidden_ND[part]).to(sum_dtype)
             if grad_bias_V is not None:
@@ -78,7 +80,7 @@ def _chunks(num_tokens: int, vocab_size: int) -> list[slice]:
 
 
 def _logits(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, inv_temperature: float) -> Tensor:
-    logits_NV = hidden_ND @ weight_VD.to(hidden_ND.dtype).T
+    logits_NV = hidden_ND @ weight_VD.T
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     if bias_V is not None:
         logits_NV = logits_NV + bias_V
@@ -94,6 +96,10 @@ def token_logprobs(
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0 to have log-probs, got {temperature}")
+    device_type = hidden_ND.device.type
+    if torch.is_autocast_enabled(device_type):
+        # Backward runs outside autocast; only the narrow dtype makes it rebuild the logits that forward normalised.
+        hidden_ND = hidden_ND.to(torch.get_autocast_dtype(device_type))
     apply: Any = _TokenLogprobs.apply  # untyped in torch
     logp_N, entropy_N = apply(hidden_ND, weight_VD, bias_V, token_N, 1.0 / temperature)
     return logp_N, entropy_N
