@@ -115,7 +115,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean "x"?`, or the list of what is known when nothing is near."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known)}"
+    return _did_you_mean(close) if close else f"known: {', '.join(known)}"
 
 
 def leaf_keys(cls: type[DataclassInstance], prefix: str = "") -> Iterator[str]:
@@ -164,11 +164,19 @@ def _default(field: Field[Any]) -> object:
 
 
 def _hint_for_key(cls: type[DataclassInstance], key: str, names: list[str]) -> str:
-    """The nearest sibling; else the same name in another section; else the list of siblings."""
-    elsewhere = [leaf for leaf in leaf_keys(cls) if leaf.endswith(f".{key}")]
+    """The nearest sibling; else the same name in other sections; else the list of siblings."""
+    elsewhere = _same_last_name(leaf_keys(cls), key)
     if elsewhere and not difflib.get_close_matches(key, names, n=1):
-        return nearest(elsewhere[0], elsewhere)
+        return _did_you_mean(elsewhere)
     return nearest(key, names)
+
+
+def _same_last_name(keys: Iterable[str], name: str) -> list[str]:
+    return [key for key in keys if key.rpartition(".")[2] == name]
+
+
+def _did_you_mean(names: Iterable[str]) -> str:
+    return f"did you mean {' or '.join(_shown(name) for name in names)}?"
 
 
 def _convert(hint: Any, value: object, where: str, key: str, default: object) -> object:
@@ -201,7 +209,7 @@ def _choice(allowed: tuple[object, ...], value: object, where: str, key: str) ->
         return value
     shown = ", ".join(_shown(choice) for choice in allowed)
     close = difflib.get_close_matches(str(value), [str(choice) for choice in allowed], n=1)
-    extra = f'; did you mean "{close[0]}"?' if close else ""
+    extra = f"; {_did_you_mean(close)}" if close else ""
     raise ConfigError(f"{where}: {key} = {_shown(value)}, but it must be one of {shown}{extra}")
 
 
@@ -293,6 +301,8 @@ def _unknown_flag(cls: type[DataclassInstance], unknown: Sequence[str]) -> str:
         return f'unexpected argument "{unknown[0]}"; a configuration file comes first, then flags: --section.key value'
     name = flag.removeprefix("--").replace("-", "_")
     keys = list(leaf_keys(cls))
-    close = [key for key in keys if key.endswith(f".{name}")] or difflib.get_close_matches(name, keys, n=1)
-    hint = f'did you mean "--{close[0].replace("_", "-")}"?' if close else "--help lists them all"
+    close = _same_last_name(keys, name) or difflib.get_close_matches(name, keys, n=1)
+    if close and "." not in name:
+        close = _same_last_name(keys, close[0].rpartition(".")[2])
+    hint = _did_you_mean(f"--{key.replace('_', '-')}" for key in close) if close else "--help lists them all"
     return f'unknown flag "{flag}"; {hint}'
