@@ -6,8 +6,11 @@ says how. Each default names where it comes from.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
+
+from prmkit.errors import ConfigError
 
 Advantage = Literal["rloo", "grpo", "dr_grpo", "reinforce", "reinforce_pp", "remax", "gae"]
 ProcessBaseline = Literal["estimator", "prime", "leave_one_out", "group", "group_std", "position", "none"]

@@ -1,0 +1,155 @@
+"""From rewards to one advantage per token: each source gets its own baseline and discount, then they are added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prmkit.ops.advantages import outcome_advantage, position_baseline, process_baseline
+from prmkit.ops.batch import Batch
+from prmkit.ops.masked import masked_mean, masked_sum, whiten
+from prmkit.ops.policy_loss import kl_estimate
+from prmkit.ops.returns import discounted_return, gae
+from prmkit.ops.rewards import at_last_token, by_granularity, last_token_mask, normaliser_scale, step_end_mask
+from prmkit.rl.algorithm import Algorithm, Process
+
+ESTIMATOR_BASELINE = {"rloo": "leave_one_out", "grpo": "group_std", "dr_grpo": "group", "remax": "greedy"}
+"""Baseline of process rewards that belongs to an estimator; the others have none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greedy:
+    """What ReMax compares with: the greedy response to each row's prompt."""
+
+    reward_B: Tensor
+    process_mean_B: Tensor
+    """Mean process reward per token of the greedy response, before normalising; 0 without a PRM."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advantages:
+    """The advantage of each response token, and what it is made of."""
+
+    advantage_BT: Tensor
+    return_BT: Tensor | None
+    """Targets of the value model (gae only)."""
+    metrics: Mapping[str, float]
+
+
+def advantages(
+    algorithm: Algorithm,
+    batch: Batch,
+    *,
+    process_BT: Tensor | None = None,
+    process_coef: float = 0.0,
+    reference_logp_BT: Tensor | None = None,
+    value_BT: Tensor | None = None,
+    greedy: Greedy | None = None,
+) -> Advantages:
+    """Advantages of all response tokens.
+
+    A = outcome.coef * A_outcome + process_coef * A_process + A_kl, each source with its own baseline and discount, then
+    whitened if asked. `process_BT`: raw process rewards. With kl.where = reward each token also costs
+    kl.coef * (behaviour log-prob - reference log-prob). `value_BT`: for gae, whose sources join as rewards instead.
+    """
+    mask_BT = batch.response_mask_BT
+    shaped_BT, scale = torch.zeros_like(batch.behaviour_logp_BT), 1.0
+    if process_BT is not None:
+        shaped_BT, scale = shaped_process(process_BT, batch, algorithm.process)
+    kl_reward_BT = torch.zeros_like(shaped_BT)
+    if reference_logp_BT is not None and algorithm.kl.where == "reward":
+        kl_BT = kl_estimate(batch.behaviour_logp_BT, reference_logp_BT, "k1")
+        kl_reward_BT = torch.where(mask_BT, -algorithm.kl.coef * kl_BT, kl_reward_BT)
+    if algorithm.advantage == "gae":
+        assert value_BT is not None, "gae needs a value model"
+        outcome_BT = algorithm.outcome.coef * at_last_token(batch.outcome_B, mask_BT)
+        reward_BT = outcome_BT + process_coef * shaped_BT + kl_reward_BT
+        total_BT = gae(reward_BT, value_BT, mask_BT, algorithm.outcome.discount, algorithm.gae_lambda)
+        return_BT, parts = total_BT + torch.where(mask_BT, value_BT, 0.0), {}
+    else:
+        return_BT = None
+        greedy_mean_B = None if greedy is None else greedy.process_mean_B / scale
+        positions_BT, discount = reward_positions(batch, algorithm.process), algorithm.process.discount
+        process = _dense(algorithm, shaped_BT, batch, positions_BT, discount, greedy_mean_B)
+        parts = {
+            "outcome": algorithm.outcome.coef * _outcome(algorithm, batch, greedy),
+            "process": process_coef * process,
+        }
+        if algorithm.kl.where == "reward" and algorithm.kl.coef:
+            parts["kl"] = _dense(algorithm, kl_reward_BT, batch, mask_BT, 1.0)
+        total_BT = torch.stack(list(parts.values())).sum(0)
+    if algorithm.whiten == "tokens":
+        total_BT = whiten(total_BT, mask_BT)
+    metrics = {f"advantage/{name}_std": _spread(part_BT, mask_BT) for name, part_BT in parts.items()}
+    metrics["advantage/std"] = _spread(total_BT, mask_BT)
+    if process_BT is not None:
+        metrics["prm/scale"] = scale
+    return Advantages(advantage_BT=total_BT, return_BT=return_BT, metrics=metrics)
+
+
+def reward_positions(batch: Batch, process: Process) -> Tensor:
+    """bool: the tokens that carry process rewards at this granularity; a baseline is taken over them and no others."""
+    match process.granularity:
+        case "token":
+            return batch.response_mask_BT
+        case "step":
+            return step_end_mask(batch.step_BT)
+        case "whole":
+            return last_token_mask(batch.response_mask_BT)
+
+
+def shaped_process(process_BT: Tensor, batch: Batch, process: Process) -> tuple[Tensor, float]:
+    """Raw process rewards where the granularity puts them, divided by the normaliser; and the normaliser."""
+    mask_BT = batch.response_mask_BT
+    if not process.eos_reward:
+        ended_BT = last_token_mask(mask_BT) & ~batch.truncated_B[:, None]
+        process_BT = torch.where(ended_BT, torch.zeros_like(process_BT), process_BT)
+    placed_BT = by_granularity(process_BT, batch.step_BT, mask_BT, process.granularity)
+    scale = float(normaliser_scale(placed_BT, mask_BT, process.normaliser, process.floor))
+    return placed_BT / scale, scale
+
+
+def _outcome(algorithm: Algorithm, batch: Batch, greedy: Greedy | None) -> Tensor:
+    """Outcome advantage, carried back from the last token."""
+    greedy_B = None if greedy is None else greedy.reward_B
+    advantage_B = outcome_advantage(batch.outcome_B, batch.group_B, algorithm.advantage, greedy_B)
+    terminal_BT = at_last_token(advantage_B, batch.response_mask_BT)
+    return discounted_return(terminal_BT, batch.response_mask_BT, algorithm.outcome.discount)
+
+
+def _dense(
+    algorithm: Algorithm,
+    reward_BT: Tensor,
+    batch: Batch,
+    positions_BT: Tensor,
+    discount: float,
+    greedy_mean_B: Tensor | None = None,
+) -> Tensor:
+    """Advantage from token rewards: baseline, then return-to-go (the position baseline works on returns)."""
+    baseline, mask_BT = algorithm.process.baseline, batch.response_mask_BT
+    named = ESTIMATOR_BASELINE.get(algorithm.advantage, "none") if baseline == "estimator" else baseline
+    if named == "position":
+        return position_baseline(discounted_return(reward_BT, mask_BT, discount), mask_BT, batch.group_B)
+    if named == "greedy":
+        mean_B = torch.zeros_like(batch.outcome_B) if greedy_mean_B is None else greedy_mean_B
+        centred_BT = torch.where(positions_BT, reward_BT - mean_B[:, None], torch.zeros_like(reward_BT))
+    else:
+        centred_BT = process_baseline(reward_BT, positions_BT, batch.group_B, named)
+    return discounted_return(centred_BT, mask_BT, discount)
+
+
+def greedy_baseline(outcome_B: Tensor, process_BT: Tensor | None, greedy_batch: Batch, process: Process) -> Greedy:
+    """ReMax's baseline from a batch with one greedy response per group, in group order; `outcome_B` is of those responses."""
+    mean_B = torch.zeros_like(outcome_B)
+    if process_BT is not None:
+        placed_BT = by_granularity(process_BT, greedy_batch.step_BT, greedy_batch.response_mask_BT, process.granularity)
+        mean_B = masked_mean(placed_BT, reward_positions(greedy_batch, process), dim=1)
+    return Greedy(reward_B=outcome_B, process_mean_B=mean_B)
+
+
+def _spread(value_BT: Tensor, mask_BT: Tensor) -> float:
+    """Root mean square over the response tokens."""
+    return float(torch.sqrt(masked_sum(value_BT.square(), mask_BT) / mask_BT.sum().clamp(min=1)))

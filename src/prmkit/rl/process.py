@@ -1,0 +1,183 @@
+"""The process reward model of an RL run: learns from each batch's verdicts and rewards its tokens, in one of four orders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from prmkit.ops.batch import Batch, LossSum, TokenOutputs, take
+from prmkit.ops.masked import masked_sum
+from prmkit.ops.prm_loss import best_of_n_weight, cross_entropy, margin_loss, opponent_mean, pairwise_accuracy
+from prmkit.ops.rewards import implicit_reward
+from prmkit.protocols import Learner
+from prmkit.rl.algorithm import Process
+
+
+class TokenScorer(Protocol):
+    """A frozen model: log-probs only."""
+
+    def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
+        """Per-token log-probs without gradient."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessRewards:
+    """What the PRM says of a batch: r_t at every response token, before any shaping, and what its update saw."""
+
+    reward_BT: Tensor
+    metrics: Mapping[str, float]
+
+
+class ProcessRewardModel(Protocol):
+    """Anything that rewards the tokens of a batch; it may learn from the batch's outcomes on the way."""
+
+    def rewards(self, batch: Batch) -> ProcessRewards:
+        """Learn from the batch's outcomes, in the configured order, and reward its tokens."""
+        ...
+
+    def score(self, batch: Batch) -> Tensor:
+        """Rewards r_BT without learning."""
+        ...
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """What is needed to go on."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PRMBatch(Batch):
+    """What the PRM learns from."""
+
+    reference_logp_BT: Tensor
+    opponent_q_B: Tensor
+    """Mean Q of the siblings with the other outcome (dpo losses); 0 for cross-entropy."""
+    weight_B: Tensor
+    """Weight of each response in the loss, fixed over the mini-batch."""
+
+
+class ImplicitPRM:
+    """r_t = beta * (log pi_prm - log pi_ref), learned from outcomes alone (arXiv:2412.01981, 2502.01456)."""
+
+    def __init__(
+        self, learner: Learner, reference: TokenScorer | None, settings: Process, *, num_minibatches: int = 1
+    ) -> None:
+        if settings.reference == "freeze" and reference is None:
+            raise ValueError("process.reference = freeze needs a reference model")
+        self.learner, self.reference, self.settings = learner, reference, settings
+        self.num_minibatches = num_minibatches
+        self.replay: list[PRMBatch] = []
+
+    def rewards(self, batch: Batch) -> ProcessRewards:
+        """One PRM step: `after`, `before`, `none` or `reverse` (see `Process.update`)."""
+        reference_BT = self._reference_logp(batch)
+        metrics: Mapping[str, float] = {}
+        if self.settings.update == "none":
+            logp_BT = self.learner.outputs(batch).output_BT
+        else:
+            minibatches = self._minibatches(batch, reference_BT)
+            result = self.learner.update([*self._replayed(), *minibatches], self._loss)
+            metrics = result.metrics
+            logp_BT = torch.zeros_like(batch.behaviour_logp_BT)
+            for rows, seen in zip(self._rows(batch), result.output_BT[-len(minibatches) :], strict=True):
+                logp_BT[rows, : seen.shape[1]] = seen
+            self._remember(minibatches)
+            if self.settings.update == "before":
+                logp_BT = self.learner.outputs(batch).output_BT
+        reward_BT = implicit_reward(logp_BT, reference_BT, batch.response_mask_BT, self.settings.beta)
+        return ProcessRewards(reward_BT=reward_BT, metrics=dict(metrics) | _quality(reward_BT, batch))
+
+    def score(self, batch: Batch) -> Tensor:
+        """Rewards without learning."""
+        logp_BT = self.learner.outputs(batch).output_BT
+        return implicit_reward(logp_BT, self._reference_logp(batch), batch.response_mask_BT, self.settings.beta)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The learner's state, and the batches to replay."""
+        replay = [{f.name: getattr(b, f.name) for f in fields(b)} for b in self.replay]
+        return {"learner": self.learner.state_dict(), "replay": replay}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`."""
+        self.learner.load_state_dict(state["learner"])
+        self.replay = [PRMBatch(**b) for b in state["replay"]]
+
+    def _reference_logp(self, batch: Batch) -> Tensor:
+        if self.settings.reference == "freeze":
+            assert self.reference is not None
+            return self.reference.outputs(batch).output_BT
+        if self.settings.reference == "policy":
+            return batch.behaviour_logp_BT
+        return torch.zeros_like(batch.behaviour_logp_BT)
+
+    def _rows(self, batch: Batch) -> Sequence[Tensor]:
+        """Contiguous shares, as in the released run (siblings stay together)."""
+        return torch.arange(len(batch.outcome_B)).tensor_split(min(self.num_minibatches, len(batch.outcome_B)))
+
+    def _minibatches(self, batch: Batch, reference_BT: Tensor) -> list[PRMBatch]:
+        opponent_q_B, emphasis_B = self._group_statistics(batch, reference_BT)
+        result = []
+        for rows in self._rows(batch):
+            part = take(batch, rows)
+            share = 1.0 if self.settings.loss.startswith("bon") else 1.0 / len(rows)
+            values = {f.name: getattr(part, f.name) for f in fields(part)}
+            result.append(
+                PRMBatch(
+                    **values,
+                    reference_logp_BT=reference_BT[rows, : part.token_BT.shape[1]],
+                    opponent_q_B=opponent_q_B[rows],
+                    weight_B=emphasis_B[rows] * share,
+                )
+            )
+        return result
+
+    def _group_statistics(self, batch: Batch, reference_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """What a response is compared with, and its emphasis. Cross-entropy needs no siblings and no forward pass."""
+        if self.settings.loss == "ce":
+            return torch.zeros_like(batch.outcome_B), torch.ones_like(batch.outcome_B)
+        logp_BT = self.learner.outputs(batch).output_BT
+        reward_BT = implicit_reward(logp_BT, reference_BT, batch.response_mask_BT, self.settings.beta)
+        q_B = masked_sum(reward_BT, batch.response_mask_BT, dim=1)
+        emphasis_B = torch.ones_like(q_B)
+        if self.settings.loss == "bon_acc":
+            emphasis_B = best_of_n_weight(batch.outcome_B, batch.group_B)
+        elif self.settings.loss == "bon_rm":
+            emphasis_B = best_of_n_weight(q_B, batch.group_B)
+        return opponent_mean(q_B, batch.outcome_B, batch.group_B), emphasis_B
+
+    def _loss(self, outputs: TokenOutputs, part: PRMBatch) -> LossSum:
+        """Weighted loss of some responses, from the sum of their token rewards."""
+        logp_BT, device = outputs.output_BT, outputs.output_BT.device
+        mask_BT, outcome_B = part.response_mask_BT.to(device), part.outcome_B.to(device)
+        reward_BT = implicit_reward(logp_BT, part.reference_logp_BT.to(device), mask_BT, self.settings.beta)
+        q_B = masked_sum(reward_BT, mask_BT, dim=1)
+        if self.settings.loss == "ce":
+            loss_B = cross_entropy(q_B, outcome_B)
+        else:
+            loss_B = margin_loss(q_B, part.opponent_q_B.to(device), outcome_B)
+        return LossSum(loss=(part.weight_B.to(device) * loss_B).sum(), metrics={})
+
+    def _replayed(self) -> list[PRMBatch]:
+        return list(self.replay)
+
+    def _remember(self, minibatches: Sequence[PRMBatch]) -> None:
+        keep = self.settings.replay_batches * len(minibatches)
+        self.replay = [*self.replay, *minibatches][-keep:] if keep else []
+
+
+def _quality(reward_BT: Tensor, batch: Batch) -> dict[str, float]:
+    """How the PRM's response scores relate to the verdicts."""
+    q_B = masked_sum(reward_BT, batch.response_mask_BT, dim=1)
+    return {
+        "accuracy": float(pairwise_accuracy(q_B, batch.outcome_B, batch.group_B)),
+        "reward_mean": float(q_B.mean()),
+        "reward_std": float(q_B.std(correction=0)),
+    }
