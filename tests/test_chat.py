@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from prmkit.data.chat import (
     check_tokenizer,
@@ -17,7 +17,7 @@ from prmkit.data.chat import (
 )
 from prmkit.data.types import Message, Prompt
 from prmkit.errors import DataError, ModelError
-from prmkit.models.tiny import tiny_tokenizer
+from prmkit.models.tiny import make_tiny, tiny_tokenizer
 
 CORPUS = [
     "How many apples are left? 12 - 5 = 7 apples.",
@@ -167,12 +167,13 @@ def test_ends_decode_a_bounded_number_of_tokens_for_each_token() -> None:
     assert counting.decoded < 8 * len(ids)
 
 
-def test_end_tokens_come_from_the_tokenizer_and_the_generation_config() -> None:
-    tokenizer = tiny_tokenizer()
-    assert end_token_ids(tokenizer) == (1,)
-    assert end_token_ids(tokenizer, GenerationConfig(eos_token_id=[4, 1])) == (1, 4)
-    assert end_token_ids(tokenizer, GenerationConfig(eos_token_id=3)) == (1, 3)
-    assert end_token_ids(tokenizer, GenerationConfig()) == (1,)
+@pytest.mark.parametrize(("configured", "expected"), [([4, 1], (1, 4)), (3, (1, 3)), (None, (1,))])
+def test_end_tokens_come_from_the_tokenizer_then_from_the_generation_config(
+    tmp_path: Path, configured: int | list[int] | None, expected: tuple[int, ...]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(make_tiny(tmp_path, seed=0, size="micro"))
+    model.generation_config.eos_token_id = configured
+    assert end_token_ids(model, tiny_tokenizer()) == expected
 
 
 def test_a_tokenizer_without_template_or_end_token_is_refused() -> None:

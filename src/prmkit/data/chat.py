@@ -11,7 +11,7 @@ from prmkit.data.types import Message, Prompt
 from prmkit.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Role = Literal["system", "user", "assistant"]
 
@@ -33,11 +33,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, path: str | Path) -> Non
         )
 
 
-def end_token_ids(
-    tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None = None
-) -> tuple[int, ...]:
-    """The tokens that end a response: the tokenizer's own first, then those that the generation config adds."""
-    more = None if generation_config is None else generation_config.eos_token_id
+def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that end a response: the tokenizer's own first, then those that the model's generation config adds."""
+    more = getattr(model.generation_config, "eos_token_id", None)
     ids = [tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])]
     return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
 

@@ -37,7 +37,7 @@ SHAPES: dict[Size, Shape] = {
 """tiny: 0.49 million parameters, learns `arithmetic`. micro: 21 thousand, for tests of the machinery."""
 
 
-def make_tiny(path: str | Path, *, seed: int, context: int = 256, size: Size = "tiny") -> Path:
+def make_tiny(path: str | Path, *, seed: int, context: int = 512, size: Size = "tiny") -> Path:
     """Write a fresh model and tokenizer as a Hugging Face folder; the same seed writes the same bytes.
 
     The global random state is left as it was.
@@ -55,7 +55,7 @@ def make_tiny(path: str | Path, *, seed: int, context: int = 256, size: Size = "
     return path
 
 
-def tiny_tokenizer(context: int = 256) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(context: int = 512) -> PreTrainedTokenizerFast:
     """One token per character of `CHARACTERS`, with a padding and an end token."""
     vocabulary = {token: index for index, token in enumerate([PAD, EOS, *CHARACTERS])}
     backend = Tokenizer(models.WordLevel(vocabulary))

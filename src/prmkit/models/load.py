@@ -1,0 +1,116 @@
+"""Models and tokenizers from local folders."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from prmkit.config import ModelConfig
+from prmkit.data.chat import check_tokenizer
+from prmkit.errors import ConfigError, ModelError
+from prmkit.models.folders import write_folder_once
+from prmkit.models.smollm2 import smollm2_folder
+from prmkit.models.tiny import make_tiny
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BUILT_IN = ("tiny", "smollm2")
+
+
+def resolve_model_path(path: str | Path, work_dir: Path, seed: int) -> Path:
+    """The folder that `model.path` stands for. `tiny` and `smollm2` are made under `work_dir` when not yet there.
+
+    `tiny` has the weights that `seed` draws. Raises ModelError for a folder that is missing or holds no model.
+    """
+    match str(path):
+        case "tiny":
+            return write_folder_once(Path(work_dir) / f"tiny-{seed}", lambda folder: make_tiny(folder, seed=seed))
+        case "smollm2":
+            return smollm2_folder(Path(work_dir))
+        case _:
+            return _checked(Path(path).expanduser())
+
+
+def load_model(
+    config: ModelConfig, *, work_dir: Path, seed: int, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The causal LM, on its device and in eval mode, and its tokenizer. No random state is touched.
+
+    `dtype` is that of the weights: float32 where they are trained; `compute_dtype(config)` suits frozen ones. Raises
+    ModelError for a folder without model, weights, chat template or end token, or whose parts do not fit.
+    """
+    device = resolve_device(config)
+    folder = resolve_model_path(config.path, work_dir, seed)
+    tokenizer = load_tokenizer(folder)
+    model = _read_weights(folder, dtype)
+    known = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > known:
+        raise ModelError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model knows {known}; "
+            "save the tokenizer that belongs to the model"
+        )
+    return cast(PreTrainedModel, model.train(False).to(device)), tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer, which has a chat template and an end token. Raises ModelError otherwise."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: the tokenizer cannot be loaded: {error}") from error
+    check_tokenizer(tokenizer, folder)
+    return tokenizer
+
+
+def resolve_device(config: ModelConfig) -> torch.device:
+    """`auto` takes a CUDA GPU where there is one. Raises ConfigError for `cuda` without one."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError('model.device = "cuda", but torch sees no CUDA GPU; set model.device = "auto" or "cpu"')
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def compute_dtype(config: ModelConfig) -> torch.dtype:
+    """The precision of forward and backward passes."""
+    return DTYPES[config.dtype]
+
+
+def _read_weights(folder: Path, dtype: torch.dtype) -> Any:
+    try:
+        with torch.random.fork_rng(devices=[]):  # loading may draw weights before it replaces them
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
+    model, info = loaded
+    if info["missing_keys"]:  # transformers would fill them with random numbers
+        missing = sorted(info["missing_keys"])
+        raise ModelError(
+            f"{folder}: the weights lack {len(missing)} of the model's tensors, such as {missing[0]}; save the model again"
+        )
+    return model
+
+
+def _checked(folder: Path) -> Path:
+    if not folder.exists():
+        names = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
+        near = get_close_matches(folder.name, [*names, *BUILT_IN], n=1)
+        advice = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"give a local folder (models are not downloaded), or one of: {', '.join(BUILT_IN)}"
+        )
+        raise ModelError(f"{folder}: no such model folder; {advice}")
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: is a file; give the Hugging Face folder that holds it")
+    if not (folder / "config.json").is_file():
+        inner = sorted(p.parent.name for p in folder.glob("*/config.json"))
+        advice = f"its sub-folder {inner[0]!r} does" if inner else "it should be written by save_pretrained"
+        raise ModelError(f"{folder}: holds no config.json; {advice}")
+    return folder
