@@ -56,9 +56,9 @@ def process_baseline(reward_BT: Tensor, mask_BT: Tensor, group_B: Tensor, baseli
     mean_B = masked_mean(reward_BT, mask_BT, dim=1)
     match baseline:
         case "prime":
-            scale_B = group_size(group_B) / (group_size(group_B) - 1)
+            size_B = group_size(group_B).to(reward_BT.dtype)
             others_mean(mean_B, group_B)  # refuses a group of one
-            centred_BT = scale_B[:, None] * (reward_BT - group_mean(mean_B, group_B)[:, None])
+            centred_BT = (size_B / (size_B - 1))[:, None] * (reward_BT - group_mean(mean_B, group_B)[:, None])
         case "leave_one_out":
             centred_BT = reward_BT - others_mean(mean_B, group_B)[:, None]
         case "group" | "group_std":
