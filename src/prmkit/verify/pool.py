@@ -1,0 +1,279 @@
+"""Worker processes that can be killed: judging text can hang, crash or eat the machine, and training must go on.
+
+Each worker is a fresh interpreter (no fork of a process with threads and a GPU, and no import of the caller's `__main__`)
+in a session of its own, so Ctrl-C reaches the trainer alone and what a worker starts dies with it. The kernel ends a
+worker when its parent is gone, however the parent ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from prmkit.data.types import Verdict
+from prmkit.errors import VerifierError
+
+Judge = Callable[[Any], Verdict]
+"""Judges one item inside a worker."""
+
+_START_TIMEOUT_S = 120.0
+"""For the imports of a worker, which no item's deadline pays for."""
+_START_ATTEMPTS = 3
+"""Workers lost in a row before an item reached one."""
+_LIVENESS_S = 0.25
+"""How often workers are looked at that die without closing their pipe (a child of theirs holds it)."""
+_DETAIL_CHARS = 400
+_BOOT = "import sys; sys.path[:] = sys.argv[3:]; from prmkit.verify.pool import serve; serve(*map(int, sys.argv[1:3]))"
+
+
+class WorkerPool:
+    """Judges items in killable worker processes, which start when they are first needed.
+
+    An item past its deadline is `timeout` and its worker is killed; an item whose worker died is `error`. Either worker is
+    replaced. Safe to call from any thread, one call at a time.
+    """
+
+    def __init__(
+        self, load: Callable[[], Judge], *, workers: int, timeout_s: float, extra_path: Sequence[str] = ()
+    ) -> None:
+        """`load` runs once in each worker and returns its judge; it must pickle, i.e. live in an importable module.
+
+        timeout_s: seconds from handing an item to a ready worker. extra_path: put before this process' `sys.path`.
+        """
+        self._load = pickle.dumps(load)
+        self._size, self._timeout_s = workers, timeout_s
+        self._path = [*extra_path, *sys.path]
+        self._workers: list[_Worker] = []
+        self._failed_starts = 0
+        self._closed = False
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, _kill_all, self._workers, os.getpid())
+
+    def start(self) -> None:
+        """Start one worker now, to learn early whether it can. Raises VerifierError when it cannot."""
+        with self._lock:
+            self._check_open()
+            if not self._workers:
+                self._workers.append(_Worker(self._load, self._path))
+            while not any(worker.state == "idle" for worker in self._workers):
+                self._collect({})
+                if not self._workers:
+                    self._workers.append(_Worker(self._load, self._path))
+
+    def run(self, items: Sequence[Any]) -> list[Verdict]:
+        """One verdict per item, in order. Raises VerifierError when no worker can be started at all."""
+        with self._lock:
+            self._check_open()
+            verdicts: dict[int, Verdict] = {}
+            waiting = deque(enumerate(items))
+            try:
+                while len(verdicts) < len(items):
+                    self._hand_out(waiting, verdicts)
+                    self._collect(verdicts)
+            finally:  # after Ctrl-C, a late verdict must not answer the next call
+                for worker in [w for w in self._workers if w.state == "busy"]:
+                    self._remove(worker)
+            return [verdicts[i] for i in range(len(items))]
+
+    def close(self) -> None:
+        """Kill the workers. The pool cannot be used afterwards."""
+        with self._lock:
+            self._closed = True
+            self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise VerifierError("the verifier was closed; make a new one")
+
+    def _hand_out(self, waiting: deque[tuple[int, Any]], verdicts: dict[int, Verdict]) -> None:
+        """Start the workers that the waiting items need, and give an item to each idle one."""
+        active = sum(worker.state == "busy" for worker in self._workers)
+        while len(self._workers) < min(self._size, active + len(waiting)):
+            self._workers.append(_Worker(self._load, self._path))
+        for worker in [w for w in self._workers if w.state == "idle"]:
+            if not waiting:
+                return
+            index, item = waiting.popleft()
+            try:
+                worker.send(index, pickle.dumps(item), self._timeout_s)
+            except OSError:  # it died while idle: the item has not been tried
+                waiting.appendleft((index, item))
+                self._lost_before_work(self._remove(worker))
+            except Exception as error:
+                verdicts[index] = _error(f"the item cannot be sent to a worker: {type(error).__name__}: {error}")
+
+    def _collect(self, verdicts: dict[int, Verdict]) -> None:
+        """Wait until a worker says something, dies or misses its deadline, and act on each that did."""
+        pending = [worker for worker in self._workers if worker.state != "idle"]
+        if not pending:
+            return
+        first = min(worker.deadline for worker in pending) - time.monotonic()
+        wait([worker.connection for worker in pending], timeout=max(0.0, min(first, _LIVENESS_S)))
+        for worker in pending:
+            if worker.connection.poll():  # before the deadline is looked at: what has arrived is in time
+                self._receive(worker, verdicts)
+            elif worker.is_dead():
+                self._died(worker, verdicts)
+            elif time.monotonic() >= worker.deadline:
+                self._missed_deadline(worker, verdicts)
+
+    def _receive(self, worker: _Worker, verdicts: dict[int, Verdict]) -> None:
+        try:
+            message = pickle.loads(worker.connection.recv_bytes())
+        except (EOFError, OSError):
+            self._died(worker, verdicts)
+            return
+        if worker.state == "busy":
+            verdicts[worker.index] = message
+            self._failed_starts = 0
+        elif message:  # what went wrong in `load`
+            self._remove(worker)
+            raise VerifierError(message)
+        worker.state, worker.deadline = "idle", float("inf")
+
+    def _died(self, worker: _Worker, verdicts: dict[int, Verdict]) -> None:
+        cause = self._remove(worker)
+        if worker.state == "busy":
+            verdicts[worker.index] = _error(f"the worker process died: {cause}")
+        else:
+            self._lost_before_work(cause)
+
+    def _missed_deadline(self, worker: _Worker, verdicts: dict[int, Verdict]) -> None:
+        self._remove(worker)
+        if worker.state == "starting":
+            raise VerifierError(f"a verifier process was not ready after {_START_TIMEOUT_S:.0f} s")
+        detail = f"no verdict after {self._timeout_s:g} s; the worker was killed"
+        verdicts[worker.index] = Verdict(status="timeout", reward=None, detail=detail)
+
+    def _lost_before_work(self, cause: str) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= _START_ATTEMPTS:
+            self._failed_starts = 0
+            raise VerifierError(f"{_START_ATTEMPTS} verifier processes in a row died before they got work: {cause}")
+
+    def _remove(self, worker: _Worker) -> str:
+        self._workers.remove(worker)
+        return worker.kill()
+
+
+class _Worker:
+    """The parent's end of one worker process."""
+
+    def __init__(self, load: bytes, path: Sequence[str]) -> None:
+        self.state: Literal["starting", "idle", "busy"] = "starting"
+        self.deadline = time.monotonic() + _START_TIMEOUT_S
+        self.index = -1
+        self.connection, theirs = Pipe()
+        their_lifeline, self._lifeline = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, str(theirs.fileno()), str(their_lifeline), *path],
+                pass_fds=(theirs.fileno(), their_lifeline),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except BaseException:
+            self.connection.close()
+            os.close(self._lifeline)
+            raise
+        finally:
+            theirs.close()
+            os.close(their_lifeline)
+        with contextlib.suppress(OSError):  # it died already: seen when its answer is awaited
+            self.connection.send_bytes(load)
+
+    def send(self, index: int, item: bytes, timeout_s: float) -> None:
+        self.connection.send_bytes(item)
+        self.state, self.index, self.deadline = "busy", index, time.monotonic() + timeout_s
+
+    def is_dead(self) -> bool:
+        """Without reaping it: its id still names its session, which `kill` ends."""
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    def kill(self) -> str:
+        """Kill the worker and what it started; says how the worker ended."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        code = self._process.wait()
+        self.connection.close()
+        os.close(self._lifeline)
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+
+def _kill_all(workers: list[_Worker], owner: int) -> None:
+    while workers and os.getpid() == owner:  # a fork of the owner holds a copy of the list, not the workers
+        workers.pop().kill()
+
+
+def _error(detail: str) -> Verdict:
+    return Verdict(status="error", reward=None, detail=detail[:_DETAIL_CHARS])
+
+
+def describe(error: BaseException) -> str:
+    """Type, message and place of an error, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}"[:_DETAIL_CHARS] + place
+
+
+def serve(connection_fd: int, lifeline_fd: int) -> None:
+    """The worker: load the judge, say so, then judge item after item until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(lifeline_fd)
+    connection = Connection(connection_fd)
+    try:
+        judge: Judge = pickle.loads(connection.recv_bytes())()
+    except BaseException as error:
+        connection.send_bytes(pickle.dumps(describe(error)))
+        return
+    connection.send_bytes(pickle.dumps(""))
+    while True:
+        try:
+            item = connection.recv_bytes()
+        except EOFError:
+            return
+        try:
+            verdict = judge(pickle.loads(item))
+        except BaseException as error:  # sys.exit() in a judge is a failure of its item too
+            verdict = _error(describe(error))
+        connection.send_bytes(pickle.dumps(verdict))
+
+
+def _die_with(lifeline_fd: int) -> None:
+    """Have the kernel end this process when the parent's end of the pipe closes, even inside a long C call.
+
+    O_ASYNC raises SIGIO on the hang-up, whose default action ends the process without the interpreter's help.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, fcntl.fcntl(lifeline_fd, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lifeline_fd], [], [], 0)[0]:  # the parent was gone before this took effect
+        os._exit(1)
