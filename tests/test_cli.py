@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from prmkit import __version__
+from prmkit.cli.main import PRESETS, VERBS, main
+from prmkit.cli.parse import parse
+from prmkit.errors import CheckpointError, ConfigError, DataError, ModelError, TrainingError
+from prmkit.rl.algorithm import Algorithm, Process
+
+TOY_PRESETS = {
+    "rloo": Algorithm(group_size=4),
+    "prime": Algorithm(group_size=8, clip_low=0.1, process=Process(coef=1.0)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyRL:
+    """A small run."""
+
+    seed: int = 0
+    outcome: str = "return"
+    preset: str = "rloo"
+    algorithm: Algorithm = field(default_factory=Algorithm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyEval:
+    """An evaluation whose model must be named."""
+
+    model: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ConfigError("model is empty; set model to a folder.")
+
+
+def toy_run(config: ToyRL) -> None:
+    """Ends as `config.outcome` says."""
+    endings: dict[str, BaseException] = {
+        "config": ConfigError("seed = -1; set seed = 0."),
+        "data": DataError("train.jsonl:3: no answer"),
+        "model": ModelError("no end token"),
+        "training": TrainingError("loss is nan at step 3"),
+        "disk": CheckpointError("disk full"),
+        "interrupt": KeyboardInterrupt(),
+        "bug": ZeroDivisionError("division by zero"),
+    }
+    if config.outcome in endings:
+        raise endings[config.outcome]
+    print(f"ran with seed {config.seed}")
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`prmkit rl` and `prmkit eval` on the small configurations above."""
+    monkeypatch.setitem(VERBS, "rl", (f"{__name__}:ToyRL", f"{__name__}:toy_run"))
+    monkeypatch.setitem(VERBS, "eval", (f"{__name__}:ToyEval", f"{__name__}:toy_run"))
+    monkeypatch.setitem(PRESETS, "rl", f"{__name__}:TOY_PRESETS")
+
+
+def resolve(*args: str) -> ToyRL:
+    return parse("rl", ToyRL, args, TOY_PRESETS).config
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [verb for verb in (*VERBS, "report") if f"\n  {verb} " not in shown] == []
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"prmkit {__version__}\n"
+
+
+def test_no_verb_and_an_unknown_verb_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("usage: prmkit VERB")
+    assert main(["evl"]) == 2
+    assert capsys.readouterr().err == 'error: unknown verb "evl"; did you mean "eval"?\n'
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "message"),
+    [
+        ("config", 2, "error: seed = -1; set seed = 0.\n"),
+        ("data", 2, "error: train.jsonl:3: no answer\n"),
+        ("model", 1, "error: no end token\n"),
+        ("training", 1, "error: loss is nan at step 3\n"),
+        ("disk", 1, "error: disk full\n"),
+        ("interrupt", 130, "interrupted; run the same command again to go on\n"),
+    ],
+)
+@pytest.mark.usefixtures("toy")
+def test_each_failure_has_its_exit_code_and_one_message(
+    outcome: str, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rl", "--outcome", outcome]) == code
+    assert capsys.readouterr() == ("", message)
+
+
+@pytest.mark.usefixtures("toy")
+def test_an_unexpected_error_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        main(["rl", "--outcome", "bug"])
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_verb_runs_with_the_resolved_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "run.toml", "seed = 3\n")
+    assert main(["rl", path]) == 0
+    assert capsys.readouterr().out == "ran with seed 3\n"
+    assert main(["rl", path, "--seed", "4"]) == 0
+    assert capsys.readouterr().out == "ran with seed 4\n"
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_dry_run_prints_toml_that_resolves_to_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rl", "--preset", "prime", "--dry-run", "--seed", "9"]) == 0
+    printed = capsys.readouterr().out
+    again = resolve(write(tmp_path / "run.toml", printed))
+    assert again == ToyRL(seed=9, preset="prime", algorithm=TOY_PRESETS["prime"])
+
+
+@pytest.mark.usefixtures("toy")
+def test_verb_help_shows_values_file_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rl", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "prmkit rl [CONFIG.toml]" in shown
+    assert "--preset NAME: the algorithm to start from, under the file and the flags: rloo, prime." in shown
+    assert "--algorithm.process.coef" in shown
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_wrong_flag_value_ends_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rl", "--seed", "x"]) == 2
+    assert "--seed" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_value_that_has_no_valid_default_can_come_from_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "--model", "runs/x", "--dry-run"]) == 0
+    assert capsys.readouterr().out == 'model = "runs/x"\nseed = 0\n'
+    assert main(["eval", "--dry-run"]) == 2
+    assert capsys.readouterr().err == "error: command line: model is empty; set model to a folder.\n"
+
+
+def test_the_order_is_default_preset_file_flags(tmp_path: Path) -> None:
+    path = write(tmp_path / "run.toml", 'preset = "prime"\n[algorithm]\nclip_low = 0.3\nclip_high = 0.4\n')
+    # group_size and process.coef from the preset, clip_low and clip_high from the file, then clip_high from the flag
+    expected = Algorithm(group_size=8, process=Process(coef=1.0), clip_low=0.3, clip_high=0.5)
+    config = resolve(path, "--algorithm.clip-high", "0.5")
+    assert config == ToyRL(preset="prime", algorithm=expected)
+
+
+def test_the_preset_flag_wins_over_the_file_and_keeps_the_files_algorithm_table(tmp_path: Path) -> None:
+    path = write(tmp_path / "run.toml", 'preset = "prime"\n[algorithm]\nclip_low = 0.3\n')
+    config = resolve(path, "--preset=rloo")
+    assert config == ToyRL(preset="rloo", algorithm=Algorithm(group_size=4, clip_low=0.3))
+
+
+def test_without_a_name_the_default_preset_is_used() -> None:
+    assert resolve("--seed", "1") == ToyRL(seed=1, preset="rloo", algorithm=TOY_PRESETS["rloo"])
+
+
+def test_the_configuration_file_may_follow_the_options_that_are_not_values(tmp_path: Path) -> None:
+    path = write(tmp_path / "run.toml", "seed = 3\n")
+    assert resolve("--dry-run", "--preset", "prime", path).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--preset", "prim"], 'command line: unknown preset "prim"; did you mean "prime"?'),
+        (["--preset", "zzz"], 'command line: unknown preset "zzz"; known: rloo, prime'),
+        (["--preset"], "--preset needs a value: --preset NAME"),
+        (["--group-sise", "8"], 'unknown flag "--group-sise"; did you mean "--algorithm.group-size"?'),
+        (["--seed", "1", "run.toml"], 'unexpected argument "run.toml"; a configuration file comes first'),
+        (["absent.toml"], "absent.toml: cannot read this configuration file: No such file or directory"),
+    ],
+)
+def test_bad_command_lines_are_refused(args: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(*args)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_bad_preset_in_the_file_names_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "run.toml", 'preset = "prim"\n')
+    with pytest.raises(ConfigError) as caught:
+        resolve(path)
+    assert str(caught.value) == f'{path}: unknown preset "prim"; did you mean "prime"?'
+
+
+def test_a_verb_without_presets_refuses_the_option_and_the_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='unknown flag "--preset"'):
+        parse("eval", ToyEval, ["--model", "x", "--preset", "prime"], None)
+    path = write(tmp_path / "eval.toml", 'model = "x"\npreset = "prime"\n')
+    with pytest.raises(ConfigError, match='unknown key "preset"'):
+        parse("eval", ToyEval, [path], None)
+
+
+def test_report_refuses_what_is_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/none: no such run folder")
+    assert main(["report"]) == 2
+    assert "RUN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], ["--version"], *([verb, "--dry-run"] for verb in VERBS), ["rl", "--help"], ["report", "--help"]],
+)
+def test_help_and_dry_runs_load_no_torch(args: list[str]) -> None:
+    code = f"import sys; from prmkit.cli.main import main; code = main({args!r}); print('torch' in sys.modules, code)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["False 0"], done.stderr
