@@ -250,7 +250,10 @@ def test_underscores_and_hyphens_are_the_same(flag: str) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--policy.lerning_rate", "1"], 'unknown flag "--policy.lerning_rate"; did you mean "--policy.learning-rate"?'),
+        (
+            ["--policy.lerning_rate", "1"],
+            'unknown flag "--policy.lerning_rate"; did you mean "--policy.learning-rate"?',
+        ),
         (["--policy.lerning-rate=1"], 'unknown flag "--policy.lerning-rate"; did you mean "--policy.learning-rate"?'),
         (["--learning-rate", "1"], 'unknown flag "--learning-rate"; did you mean "--policy.learning-rate"?'),
         (["--qqq", "1"], 'unknown flag "--qqq"; --help lists them all'),
