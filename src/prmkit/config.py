@@ -18,7 +18,7 @@ class ModelConfig:
     lora_rank: int = 0
     """0 trains all weights; otherwise policy and PRM are LoRA adapters of this rank on one shared base, and the reference
     is that base with its adapters off."""
-    lora_alpha: float = 32.0
+    lora_alpha: int = 32
     gradient_checkpointing: bool = False
     threads: int = 0
     """CPU threads for torch; 0 leaves torch's own choice."""

@@ -24,9 +24,7 @@ and ranks cannot change it.
 class Sampler(Protocol):
     """Samples responses from the current policy."""
 
-    def sample(
-        self, prompts: Sequence[Prompt], *, n: int, params: SamplingParams, seed: int
-    ) -> list[Group[Rollout]]:
+    def sample(self, prompts: Sequence[Prompt], *, n: int, params: SamplingParams, seed: int) -> list[Group[Rollout]]:
         """n rollouts for each prompt, in prompt order; the same seed gives the same rollouts."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -137,7 +137,7 @@ def _rows(num_rows: int, num_minibatches: int, shuffle: torch.Generator) -> Sequ
     return torch.randperm(num_rows, generator=shuffle).tensor_split(min(num_minibatches, num_rows))
 
 
-def _extended(kind: Any, batch: Batch, rows: Tensor, extra: dict[str, Tensor | None]) -> Any:
+def _extended(kind: Any, batch: Batch, rows: Tensor, extra: Mapping[str, Tensor | None]) -> Any:
     """The rows of a batch with more columns, cut to their longest."""
     part = take(batch, rows)
     width = part.token_BT.shape[1]

@@ -71,7 +71,7 @@ def _last_hash(text: str) -> tuple[int, str] | None:
     for match in reversed(list(_HASH.finditer(text))):
         answer = match.group(2).strip()
         as_latex = len(match.group(1)) == 4 and answer.startswith(("$", "\\", "(", "[", "{", "-\\"))
-        if as_latex or read_number(normalise(answer)) is not None:
+        if answer and (as_latex or read_number(normalise(answer)) is not None):
             return match.start(), answer
     return None
 

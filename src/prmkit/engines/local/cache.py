@@ -16,9 +16,12 @@ BLOCK = 64
 """Positions that a buffer grows by."""
 
 
-class BlockLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
+class BlockLayer(DynamicLayer):
     """A layer of transformers' cache whose keys and values are views of larger buffers."""
 
+    buffers: list[Any]
+    keys: Any
+    values: Any
     room = 0
     """Positions to make room for when the buffer is next made."""
 
@@ -26,7 +29,7 @@ class BlockLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         """Append the new positions; returns all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.buffers: list[Tensor] = []
+            self.buffers = []
         old = self.get_seq_length()
         new = old + key_states.shape[-2]
         if not self.buffers or self.buffers[0].shape[-2] < new:
@@ -66,9 +69,10 @@ class KeyValues:
         self.padded = bool(pad_B.any())
         self.position_B = -pad_B + width
         self.cache = DynamicCache(config=model.causal_lm.config)
-        self.blocks = all(type(layer) is DynamicLayer for layer in self.cache.layers)
+        layers: list[Any] = self.cache.layers
+        self.blocks = all(type(layer) is DynamicLayer for layer in layers)
         if self.blocks:
-            self.cache.layers = [BlockLayer() for _ in self.cache.layers]
+            layers[:] = [BlockLayer() for _ in layers]
         position_BT = (torch.arange(width, device=device) - pad_B[:, None]).clamp(min=0)
         self.logits_BV = self._read(token_BT, position_BT)
 
@@ -89,7 +93,8 @@ class KeyValues:
         if not self.blocks:
             self.cache.batch_select_indices(row_B)
             return
-        for layer in self.cache.layers:
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
             layer.select(row_B)
             layer.room = max(layer.room, layer.get_seq_length() + room_for)
 

@@ -30,7 +30,8 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def causal_lm(self) -> Any:
@@ -61,7 +62,8 @@ class LanguageModel:
     def hidden_states(self, token_BT: Tensor) -> Tensor:
         """(B, T, D). Padding is on the right, so the causal mask alone keeps it out of every real position."""
         decoder = self.causal_lm.get_decoder()
-        return decoder(input_ids=token_BT, use_cache=False).last_hidden_state
+        hidden_BTD: Tensor = decoder(input_ids=token_BT, use_cache=False).last_hidden_state
+        return hidden_BTD
 
     def outputs(self, batch: Batch) -> TokenOutputs:
         """Log-prob and entropy at every response token (0 elsewhere), differentiable. Hidden states of the prompt's tokens

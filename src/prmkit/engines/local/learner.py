@@ -120,7 +120,7 @@ class LocalLearner:
                     f"{self.role}: the loss is {result.loss.item()} at optimizer step {self.step + 1}; nothing was updated. "
                     "Lower the learning rate, or use dtype float32"
                 )
-            result.loss.backward()  # type: ignore[no-untyped-call]
+            result.loss.backward()
             seen_BT[rows, : part.token_BT.shape[1]] = outputs.output_BT.detach().cpu()
             metrics["loss"] += result.loss.item()
             for name, value in result.metrics.items():

@@ -1,0 +1,206 @@
+"""Puts an RL run's roles on one device: separate models, or LoRA adapters on one shared base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from prmkit.config import ModelConfig, OptimizerConfig
+from prmkit.data.steps import Splitter
+from prmkit.engines.local.language_model import LanguageModel
+from prmkit.engines.local.learner import LocalLearner, forward_only
+from prmkit.engines.local.sampler import LocalSampler
+from prmkit.engines.local.save import save_adapter, save_full, save_value_model
+from prmkit.engines.local.value_model import ValueModel, zero_head
+from prmkit.errors import ConfigError, ModelError
+from prmkit.models.load import compute_dtype, load_model
+from prmkit.ops.batch import Batch, TokenOutputs
+from prmkit.protocols import Verifier
+from prmkit.rl.config import RLConfig
+from prmkit.rl.process import ImplicitPRM
+from prmkit.rl.step import Roles
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenModel:
+    """A model that only answers: the reference."""
+
+    model: LanguageModel
+    tokens_per_microbatch: int
+
+    def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
+        """Per-token log-probs without gradient."""
+        return forward_only(self.model, batch, self.tokens_per_microbatch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRoles:
+    """The roles of a run, and the tokenizer that they share."""
+
+    roles: Roles
+    tokenizer: Any
+
+
+def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir: Path) -> LocalRoles:
+    """Everything that `rl_step` needs, on one CPU or GPU. Raises ConfigError or ModelError for what cannot be put together."""
+    if config.model.threads:
+        torch.set_num_threads(config.model.threads)
+    models = _Shared(config, work_dir) if config.model.lora_rank else _Separate(config, work_dir)
+    temperature, algorithm = config.sampling.temperature, config.algorithm
+    policy = replace(models.policy(), temperature=temperature)
+    prm_needs = algorithm.uses_prm and algorithm.process.reference == "freeze"
+    reference = models.reference() if prm_needs or algorithm.kl.coef > 0 else None
+    kl_reference = None
+    if reference is not None and algorithm.kl.coef > 0:  # compared with the policy, hence at its temperature
+        kl_reference = _frozen(replace(reference, temperature=temperature), config.policy)
+    roles = Roles(
+        sampler=LocalSampler(policy, models.tokenizer),
+        verifier=verifier,
+        policy=_learner(policy, config.policy, "policy", models.save, config, algorithm.num_minibatches),
+        split=split,
+        prm=_implicit_prm(config, models, reference) if algorithm.uses_prm else None,
+        reference=kl_reference,
+        critic=_critic(config, models) if algorithm.advantage == "gae" else None,
+    )
+    return LocalRoles(roles=roles, tokenizer=models.tokenizer)
+
+
+def _implicit_prm(config: RLConfig, models: _Separate, reference: LanguageModel | None) -> ImplicitPRM:
+    minibatches = config.algorithm.prm_minibatches
+    return ImplicitPRM(
+        _learner(models.prm(), config.prm, "prm", models.save, config, minibatches),
+        None if reference is None else _frozen(reference, config.prm),
+        config.algorithm.process,
+        num_minibatches=minibatches,
+    )
+
+
+def _critic(config: RLConfig, models: _Separate) -> LocalLearner:
+    body = models.critic()
+    value_model = ValueModel(body=body, head=zero_head(body.causal_lm.config.hidden_size, body.device))
+    return LocalLearner(
+        value_model,
+        config.critic,
+        role="critic",
+        total_steps=config.steps * config.algorithm.num_minibatches,
+        save=lambda path: save_value_model(value_model, models.tokenizer, path),
+    )
+
+
+def _frozen(model: LanguageModel, optimizer: OptimizerConfig) -> FrozenModel:
+    return FrozenModel(model=model, tokens_per_microbatch=optimizer.tokens_per_microbatch)
+
+
+def _learner(
+    model: LanguageModel,
+    optimizer: OptimizerConfig,
+    role: str,
+    save: Callable[[LanguageModel, Path], None],
+    config: RLConfig,
+    num_minibatches: int,
+) -> LocalLearner:
+    total = config.steps * num_minibatches
+    return LocalLearner(model, optimizer, role=role, total_steps=total, save=lambda path: save(model, path))
+
+
+class _Separate:
+    """Each role has weights of its own; those that train are float32, the reference is in the compute precision."""
+
+    def __init__(self, config: RLConfig, work_dir: Path) -> None:
+        self.config, self.work_dir = config, work_dir
+        self.policy_model, self.tokenizer = self._load(config.model.path)
+
+    def policy(self) -> LanguageModel:
+        return self._language_model(self.policy_model)
+
+    def prm(self) -> LanguageModel:
+        return self._language_model(self._other(self.config.prm_path, "prm_path"))
+
+    def reference(self) -> LanguageModel:
+        path = self.config.reference_path
+        model = self._other(path, "reference_path", compute_dtype(self.config.model))
+        return self._language_model(model.requires_grad_(False))
+
+    def critic(self) -> LanguageModel:
+        return self._language_model(self._other("", ""))
+
+    def save(self, model: LanguageModel, path: Path) -> None:
+        save_full(model, self.tokenizer, path)
+
+    def _other(self, path: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
+        model, tokenizer = self._load(path or self.config.model.path, dtype)
+        if tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            raise ModelError(
+                f"{key} = {path!r} has another vocabulary than model.path; token rewards need the same tokens"
+            )
+        return model
+
+    def _load(self, path: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+        model, tokenizer = load_model(
+            replace(self.config.model, path=path), work_dir=self.work_dir, seed=self.config.seed, dtype=dtype
+        )
+        if getattr(model.config, "final_logit_softcapping", None):
+            raise ModelError(f"{path}: final_logit_softcapping is not supported; use a model family without it")
+        return self._prepared(model), tokenizer
+
+    def _prepared(self, model: Any) -> Any:
+        if self.config.model.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.train()  # checkpointing acts in train mode only; dropout is refused below
+        return model
+
+    def _language_model(self, model: Any, **adapter: Any) -> LanguageModel:
+        return LanguageModel(model=model, compute_dtype=compute_dtype(self.config.model), **adapter)
+
+
+class _Shared(_Separate):
+    """Policy and PRM are LoRA adapters on one base; with the adapters off, the base is the reference."""
+
+    def __init__(self, config: RLConfig, work_dir: Path) -> None:
+        for key in ("prm_path", "reference_path"):
+            if getattr(config, key):
+                raise ConfigError(
+                    f"{key} is set, but with model.lora_rank > 0 all roles share model.path; leave it empty"
+                )
+        super().__init__(config, work_dir)
+        roles = ["policy", "prm", "critic"]
+        settings = lora_config(config.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            base = self.policy_model.requires_grad_(False)
+            self.policy_model = get_peft_model(base, settings, adapter_name=roles[0])
+            if config.algorithm.uses_prm:
+                self.policy_model.add_adapter(roles[1], settings)
+            if config.algorithm.advantage == "gae":
+                self.policy_model.add_adapter(roles[2], settings)
+
+    def policy(self) -> LanguageModel:
+        return self._language_model(self.policy_model, adapter="policy")
+
+    def prm(self) -> LanguageModel:
+        return self._language_model(self.policy_model, adapter="prm")
+
+    def reference(self) -> LanguageModel:
+        return self._language_model(self.policy_model, adapters_off=True)
+
+    def critic(self) -> LanguageModel:
+        return self._language_model(self.policy_model, adapter="critic")
+
+    def save(self, model: LanguageModel, path: Path) -> None:
+        save_adapter(model, self.tokenizer, path)
+
+
+def lora_config(config: ModelConfig) -> LoraConfig:
+    """Adapters on every linear layer but the output layer, without dropout: rewards must not be noisy."""
+    return LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
