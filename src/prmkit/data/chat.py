@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from prmkit.data.jsonl import place, read_jsonl, text_field
+from prmkit.data.jsonl import id_field, place, read_jsonl, text_field
 from prmkit.data.types import Message, Prompt
 from prmkit.errors import DataError, ModelError
 
@@ -129,7 +129,7 @@ def _demonstration(row: Mapping[str, Any], path: Path, index: int) -> tuple[Prom
         raise DataError(f"{where}: the last turn is the {last.role}'s; the completion to learn is an assistant turn")
     if not asked:
         raise DataError(f"{where}: no turn comes before the completion; add the user's")
-    name = text_field(row, "id", where) if "id" in row else place(path.name, index)
+    name = id_field(row, where, place(path.name, index))
     answer = text_field(row, "answer", where) if "answer" in row else ""
     return Prompt(id=name, messages=tuple(asked), answer=answer), last.content
 

@@ -61,6 +61,14 @@ def text_field(row: Mapping[str, Any], key: str, where: str) -> str:
     return value
 
 
+def id_field(row: Mapping[str, Any], where: str, default: str) -> str:
+    """The field `id`, a string or a whole number; `default` where there is none."""
+    value = row.get("id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return default if value is None else text_field(row, "id", where)
+
+
 def _parse(line: bytes, required: Sequence[str], where: str) -> dict[str, Any]:
     if not line.strip():
         raise DataError(f"{where}: blank line between rows; remove it")
