@@ -1,0 +1,120 @@
+"""A headless Chromium for tests: what a page's own script made of it, and what it looks like."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+import tempfile
+import zlib
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--virtual-time-budget=5000",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A page after its scripts have run."""
+
+    dom: str
+    screenshot: Path
+    body: dict[str, str]
+    """The attributes of <body>, such as `data-ready`."""
+
+
+def open_page(
+    html: Path, tmp_path: Path, *, width: int = 1000, height: int = 700, dark: bool = False, probe: str = ""
+) -> Page:
+    """Open a file in a browser with a new empty profile; `probe` is JavaScript that runs after the page's own.
+
+    Fails, rather than skips, when there is no browser.
+    """
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert browser, f"no browser on PATH, looked for {', '.join(BROWSERS)}: apt-get install chromium"
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    if probe:
+        text = html.read_text(encoding="utf-8").replace("</body>", f"<script>{probe}</script></body>")
+        html = folder / "probed.html"
+        html.write_text(text, encoding="utf-8")
+    screenshot = folder / "page.png"
+    look = (f"--window-size={width},{height}", f"--blink-settings=preferredColorScheme={0 if dark else 1}")
+    dom = ""
+    for number, action in enumerate(("--dump-dom", f"--screenshot={screenshot}")):
+        profile = f"--user-data-dir={folder / f'profile{number}'}"
+        command = [browser, *FLAGS, *look, profile, action, html.resolve().as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{browser} ended with {done.returncode}: {done.stderr}"
+        dom = dom or done.stdout
+    assert screenshot.is_file(), "the browser wrote no screenshot"
+    return Page(dom=dom, screenshot=screenshot, body=attributes_of(dom, "body"))
+
+
+def attributes_of(html: str, tag: str) -> dict[str, str]:
+    """The attributes of the first such element."""
+    found: list[dict[str, str]] = []
+
+    class Finder(HTMLParser):
+        def handle_starttag(self, name: str, attrs: list[tuple[str, str | None]]) -> None:
+            if name == tag:
+                found.append({key: value or "" for key, value in attrs})
+
+    Finder().feed(html)
+    assert found, f"the page has no <{tag}>"
+    return found[0]
+
+
+def colours(png: Path) -> dict[bytes, int]:
+    """How many pixels an 8-bit PNG has of each colour."""
+    data = png.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n", f"{png} is no PNG"
+    at, packed = 8, b""
+    while at < len(data):
+        size, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind == b"IHDR":
+            width, _, depth, colour = struct.unpack(">IIBB", data[at + 8 : at + 18])
+        elif kind == b"IDAT":
+            packed += data[at + 8 : at + 8 + size]
+        at += 12 + size
+    assert depth == 8
+    bytes_per_pixel = {2: 3, 6: 4}[colour]
+    counts: dict[bytes, int] = {}
+    raw, stride = zlib.decompress(packed), width * bytes_per_pixel
+    above = bytearray(stride)
+    for start in range(0, len(raw), stride + 1):
+        above = _unfilter(raw[start], bytearray(raw[start + 1 : start + 1 + stride]), above, bytes_per_pixel)
+        for x in range(0, stride, bytes_per_pixel):
+            pixel = bytes(above[x : x + bytes_per_pixel])
+            counts[pixel] = counts.get(pixel, 0) + 1
+    return counts
+
+
+def _unfilter(kind: int, line: bytearray, above: bytearray, size: int) -> bytearray:
+    """Undo one row's prediction (PNG specification, section 9)."""
+    for i in range(len(line)):
+        left = line[i - size] if i >= size else 0
+        corner = above[i - size] if i >= size else 0
+        if kind == 1:
+            line[i] = (line[i] + left) & 255
+        elif kind == 2:
+            line[i] = (line[i] + above[i]) & 255
+        elif kind == 3:
+            line[i] = (line[i] + (left + above[i]) // 2) & 255
+        elif kind == 4:
+            guess = left + above[i] - corner
+            best = min((left, above[i], corner), key=lambda value: abs(guess - value))
+            line[i] = (line[i] + best) & 255
+    return line
