@@ -21,6 +21,8 @@ _ROUNDING_MARGIN = Fraction(1, 100_000)
 """Decimals closer than this may be equal once math-verify has rounded them to 6 places: it has to say."""
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mbox)\{[^{}]*\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,} [A-Za-z]{2,}")
+_EQUATION = re.compile(r"[A-Za-z0-9 +*/().^-]*=\s*([^=]*)")
+"""A plain equation: compared with a number, it stands for its right side."""
 _SHOWN_CHARS = 80
 
 
@@ -52,7 +54,8 @@ def fast_equal(reference: str, answer: str) -> bool | None:
     """Whether two normalised answers are equal, or None when this takes more than exact arithmetic."""
     if same_text(reference, answer):
         return True
-    a, b = read_number(reference), read_number(answer)
+    a = read_number(reference)
+    b = read_number(answer) or (read_number(match.group(1)) if (match := _EQUATION.fullmatch(answer)) else None)
     if a is None or b is None:
         return None
     if a.percent != b.percent:  # 9% is 9 and is 0.09, but 9 is not 0.09

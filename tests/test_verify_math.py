@@ -1,0 +1,181 @@
+"""Equality of answers: the fast path alone, and against math-verify."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+from math_verify import parse, verify
+
+from prmkit.data.types import Verdict
+from prmkit.verify.answers import normalise, read_number
+from prmkit.verify.math import Comparison, fast_equal, fast_verdict, judge, math_verify_verdict
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "same"),
+    [
+        ("16", "16", True),
+        ("16", "17", False),
+        ("1234", "1,234", True),
+        ("1234", "$1,234.00", True),
+        ("18", "18 dollars", True),
+        ("0.5", r"\frac{1}{2}", True),
+        ("2/4", r"\dfrac12", True),
+        ("1/3", "0.33", False),
+        ("1/3", "0.333333", None),  # equal once rounded to 6 places: math-verify has to say
+        ("0.1", "0.10000001", None),
+        ("1000000000000000000001", "1000000000000000000000", False),
+        ("20", "20%", True),
+        ("20%", "20%", True),
+        ("20%", "30%", False),
+        ("0.2", "20%", None),
+        ("12.5", "12.5%", None),
+        ("20", "0.2", False),  # no factor of 100
+        ("20", "2000", False),
+        ("0.5", "50", False),
+        ("x+1", "x + 1", True),
+        ("x+1", "1+x", None),
+        ("16", "x", None),
+        (r"\text{Evelyn}", "Evelyn", True),
+        ("1000", "1 000", True),
+        ("5 million", "5", None),
+        ("70", "50 + 20 = 70 dollars", True),
+        ("70", "50 + 20 = 80", False),
+        ("5", "2x = 5", True),
+        ("5", "x <= 5", None),
+        ("5", "x = 1, y = 5", None),
+        ("x = 5", "5", None),
+    ],
+)
+def test_fast_path(reference: str, answer: str, same: bool | None) -> None:
+    assert fast_equal(normalise(reference), normalise(answer)) is same
+
+
+SPELLINGS = [
+    "0", "-0", "5", "+5", "- 5", "007", "7", "5.", "5.0", "5.00", ".5", "0.5", "1/2", "2/4", r"\frac12", r"\dfrac{1}{2}",
+    r"-\frac{1}{2}", r"\frac{-1}{2}", "-0.5", "1,000", "1000", "1{,}000", r"1,\!000", "1000.0", r"\$5", "$5$", "1,234.50",
+    "1234.5", "9", r"9\%", "9%", "0.09", r"9.0\%", "9.5", r"9.5\%", "28 percent", "28", "0.28", "1/3", "0.333333", "0.3333",
+    "0.33", "1/128", "0.0078125", "0.007812", r"5\text{ cm}", "5 km", "3 hours", "3", "100000000000000000001",
+    "100000000000000000000", "1e5", "5 1/2", r"5\frac12", "11/2", "x = 5", "2+3 = 5", "10/2 = 5.0", "(x+1)^2 = 9",
+]  # fmt: skip
+
+
+def test_fast_path_never_contradicts_math_verify() -> None:
+    """All pairs of spellings: where exact arithmetic decides, so does math-verify, on the raw text and on ours."""
+    decided = 0
+    raw = {text: parse(rf"\boxed{{{text}}}", parsing_timeout=None) for text in SPELLINGS}
+    for a, b in itertools.product(SPELLINGS, SPELLINGS):
+        fast = fast_equal(normalise(a), normalise(b))
+        if fast is None:
+            continue
+        decided += 1
+        slow = math_verify_verdict(Comparison(reference=normalise(a), answer=normalise(b)))
+        assert slow.reward == float(fast), (a, b, slow)
+        if "5." not in (a, b):  # math-verify does not read it
+            assert verify(raw[a], raw[b], timeout_seconds=None) is fast, (a, b)
+    assert decided > 2000
+
+
+# cases from Math-Verify tests, Apache-2.0
+MATH_VERIFY_CASES = [
+    ("-5", "-5", True),
+    ("1000.99", "$1,000.99", True),
+    ("1000.99", "1,000.99$", True),
+    ("0.4", ".4", True),
+    ("0,111", "0.111", True),
+    ("1000", "1 000", True),
+    ("$10$", r"\( (9+1) \)", True),
+    ("$1/3$", r"$\frac13 $", True),
+    ("$1/3$", r"$\cfrac{1}{3} $", True),
+    ("$1/3$", r"$\left( \frac{1}{3} \right)$", True),
+    ("$1/3$", r"$\frac{1}{3} \textbf{meters}$", True),
+    (r"$28\%$", "28 percent", True),
+    (r"$28\%$", "28 pct", True),
+    (r"$\frac{9}{4}\pi$", r"\frac94\pi", True),
+    ("$x > 5$", "$x < 5$", False),
+    (r"$x \leq 5$", r"$5 \geq x$", True),
+    ("$1/3$", r"$x=1/3\approx1.3$", True),
+    ("$x < 1$", "$-x > -1$", True),
+    ("$a +3z = 0$", "$0$", False),
+    (r"$\frac{1}{12}$", "$0.0833333333333333$", True),
+    (r"$(1,\frac{9}{2})$", "$(1,4.5)$", True),
+    ("$34x+45y-20z+100=0$", "$-34x-45y+20z-100=0$", True),
+    ("$(a+5)(b+2)$", "$(+5)(b+2)$", False),
+    ("$2$", r"$\frac{1+\sqrt{5}}{2}$", False),
+    ("$x+2n+1$", "$x+1$", False),
+    (r"$4$", r"$4\sqrt{2}$", False),
+    ("$(p,q)=(3,2)$", "$(3,2)$", True),
+    (r"$-12;-11;-10;-8;-7;-6$", r"\{-12, -11, -10, -8, -7, -6\}", True),
+    ("$AB=4,CD=5$", "4, 5", True),
+    (r"\boxed{x = -5,\ p = \frac{14}{3}}", r"-5, \frac{14}{3}", True),
+    ("$0<f(x)<1$", "$(0,1)$", True),
+    (r"\(\boxed{6 \text{ and } 8}\)", "6,8", True),
+    (r"$\text{Even}$", "$Even$", True),
+    ("$d$", r"$\text{E}$", False),
+    (r"$$(1, +\infty)$$", r"$$(1, +\infty)$$", True),
+    (r"$\{1\pm\sqrt{5},-2\}$", r"\{1\pm\sqrt{5},-2\}", True),
+]
+
+
+@pytest.mark.parametrize(("reference", "answer", "equal"), MATH_VERIFY_CASES)
+def test_cases_of_math_verify(reference: str, answer: str, equal: bool) -> None:
+    assert judge(reference, rf"So it is \boxed{{{answer}}}.").reward == float(equal)
+
+
+@pytest.mark.parametrize(("reference", "answer", "equal"), MATH_VERIFY_CASES)
+def test_both_paths_agree_on_the_cases_of_math_verify(reference: str, answer: str, equal: bool) -> None:
+    a, b = normalise(reference), normalise(answer)
+    fast, slow = fast_equal(a, b), math_verify_verdict(Comparison(reference=a, answer=b))
+    assert fast is None or slow.reward == float(fast)
+
+
+@pytest.mark.parametrize(
+    ("reference", "response", "reward"),
+    [
+        ("5 + 5 = <<5+5=10>>10\n#### 10", "She has 10.\n#### 10", 1.0),  # GSM8K's reference is a worked solution
+        (r"We get \boxed{14{,}916}.", "The answer is 14916.", 1.0),
+        ("16", "3+8=11;11+5=16#16", 1.0),
+        ("16", "3+8=1;1+5=6#6", 0.0),
+        ("5", "The answer is 5, which is 2+3.", 1.0),
+        ("x=5", r"\boxed{5}", 1.0),
+        ("90^\\circ", r"\boxed{90}", 1.0),
+        ("1/2", "The answer is the sum 1/2", 1.0),
+    ],
+)
+def test_judges_responses(reference: str, response: str, reward: float) -> None:
+    assert judge(reference, response) == Verdict(status="ok", reward=reward)
+
+
+def test_a_response_without_answer_is_decided() -> None:
+    assert judge("5", "2+3 makes 5") == Verdict(status="ok", reward=0.0, detail="no answer")
+    assert judge("5", r"\boxed{.}") == Verdict(status="ok", reward=0.0, detail="no answer")
+    assert fast_verdict("5", "2+3 makes 5", last_number=True) == Verdict(status="ok", reward=1.0)
+
+
+@pytest.mark.parametrize(
+    ("reference", "response", "detail"),
+    [
+        ("", r"\boxed{5}", "the reference answer is empty"),
+        ("((((", r"\boxed{5}", "the reference '((((' cannot be read"),
+        ("5", r"\boxed{16+}", "the answer '16+' cannot be read"),
+        ("5", "The answer is quite unclear", "the answer 'quite unclear' cannot be read"),
+        ("5", "\\boxed{\u65e5\u672c}", "the answer '\u65e5\u672c' cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_unparsed(reference: str, response: str, detail: str) -> None:
+    assert judge(reference, response) == Verdict(status="unparsed", reward=None, detail=detail)
+
+
+def test_math_verify_gets_the_number_that_was_read() -> None:
+    """As LaTeX, `5 dollars` would be a product of variables."""
+    assert read_number("5 dollars") is not None
+    assert math_verify_verdict(Comparison(reference="5", answer="5 dollars")).reward == 1.0
+    assert math_verify_verdict(Comparison(reference="0.333333", answer="1/3 miles")).reward == 1.0
+
+
+def test_importing_the_verifiers_is_light() -> None:
+    code = "import sys, prmkit.verify; print(sorted({'torch', 'sympy', 'math_verify', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
