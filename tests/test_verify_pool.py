@@ -327,6 +327,7 @@ NASTY = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nasty_answers_all_get_a_verdict_in_time() -> None:
     timeout_s = 0.5
     with MathVerifier(workers=2, timeout_s=timeout_s) as verifier:
