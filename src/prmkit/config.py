@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+ReportTo = Literal["tensorboard", "wandb", "trackio"]
+"""Loggers beside metrics.jsonl; each is an extra of its name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:

@@ -129,20 +129,44 @@ function caption(title, keys) {
     keys.length > 1 ? node("span", { class: "keys" }, ...keys.map((k) => node("span", {}, keyLine(k.style, k.colour), k.label))) : null);
 }
 
-function readout(curves, x, unit) {
-  const nearest = (points) => points.reduce((a, b) => (Math.abs(b.x - x) < Math.abs(a.x - x) ? b : a));
-  const rows = curves.map((curve) => ({ curve, point: nearest(curve.points) }));
-  const lead = rows.map((row) => row.point).reduce((a, b) => (Math.abs(b.x - x) < Math.abs(a.x - x) ? b : a));
-  const steps = (p) => (p.from === p.to ? `${p.from}` : `${p.from}\u2013${p.to}`);
-  const several = new Set(curves.map((c) => c.run)).size > 1;
-  const lines = rows.map(({ curve, point }) => node("tr", { style: `--c: ${curve.colour}` },
+const stepsOf = (p) => (p.from === p.to ? `${p.from}` : `${p.from}\u2013${p.to}`);
+
+/** One run: a row a curve, with its interval. */
+function rowPerCurve(rows, lead, unit) {
+  return rows.map(({ curve, point }) => node("tr", {},
     node("td", {}, keyLine(curve.series.style, curve.colour)),
-    node("td", {}, several ? `${curve.run.name} \u00b7 ${curve.series.label}` : curve.series.label),
+    node("td", {}, curve.series.label),
     node("td", { class: "value" }, withUnit(point.y, unit)),
     node("td", { class: "aside" }, [
       curve.series.band ? `[${format(point.low)}, ${format(point.high)}]` : "",
-      point.x === lead.x ? "" : `step ${steps(point)}`].filter(Boolean).join(" "))));
-  return { x: lead.x, content: [node("div", { class: "tip-title" }, lead.from === lead.to ? `step ${lead.from}` : `mean of steps ${steps(lead)}`), node("table", {}, ...lines)] };
+      point.x === lead.x ? "" : `at step ${stepsOf(point)}`].filter(Boolean).join(" "))));
+}
+
+/** Several runs: a row a run, a column a kind of curve. */
+function rowPerRun(rows, lead, unit) {
+  const labels = [...new Set(rows.map((row) => row.curve.series.label))];
+  const runs = [...new Set(rows.map((row) => row.curve.run))];
+  const cell = (run, label) => {
+    const row = rows.find((r) => r.curve.run === run && r.curve.series.label === label);
+    if (!row) return node("td", {});
+    const away = row.point.x === lead.x ? null : node("span", { class: "aside" }, ` at ${stepsOf(row.point)}`);
+    return node("td", { class: "value" }, withUnit(row.point.y, unit), away);
+  };
+  const colour = (run) => rows.find((row) => row.curve.run === run).curve.colour;
+  return [node("tr", {}, ...["", ...labels].map((label) => node("td", { class: "aside" }, label))),
+    ...runs.map((run) => node("tr", { style: `--c: ${colour(run)}` },
+      node("td", {}, node("span", { class: "chip" }), run.name), ...labels.map((label) => cell(run, label))))];
+}
+
+/** What the tooltip says near x, and the step that it snapped to. */
+function readout(curves, x, unit) {
+  const closer = (a, b) => (Math.abs(b.x - x) < Math.abs(a.x - x) ? b : a);
+  const rows = curves.map((curve) => ({ curve, point: curve.points.reduce(closer) }));
+  const lead = rows.map((row) => row.point).reduce(closer);
+  const several = new Set(curves.map((c) => c.run)).size > 1;
+  const title = lead.from === lead.to ? `step ${lead.from}` : `mean of steps ${stepsOf(lead)}`;
+  const lines = (several ? rowPerRun : rowPerCurve)(rows, lead, unit);
+  return { x: lead.x, content: [node("div", { class: "tip-title" }, title), node("table", {}, ...lines)] };
 }
 
 /** Crosshair and readout, by pointer and by arrow keys; `all` holds the crosshairs of every panel. */

@@ -197,7 +197,7 @@ def _response(place: str, row: dict[str, Any]) -> Response:
         step_of_token=tuple(int(s) for s in _list(row, "step_of_token", place, size=len(ends), integers=True)),
         outcome=outcome,
         status=_choice(row, "status", STATUSES, place),
-        detail=row.get("detail") or "",
+        detail="" if row.get("detail") is None else _text(row, "detail", place),
         finish=_choice(row, "finish", FINISHES, place),
         process_rewards=_optional_list(row, "process_rewards", place, size=len(ends)),
         advantages=_optional_list(row, "advantages", place, size=len(ends)),

@@ -51,6 +51,7 @@ def report_data(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "prmkit": __version__,
         "panels": panels(curves),
+        "shared_facts": shared_facts(runs),
         "differences": differences(runs),
         "runs": [
             {
@@ -97,6 +98,14 @@ def facts(run: Run) -> dict[str, str]:
     recorded = run.config.get("run", {})
     named = {"seed": run.config.get("seed"), **(recorded if isinstance(recorded, dict) else {})}
     return {key: str(value) for key, value in named.items() if value not in (None, "")}
+
+
+def shared_facts(runs: Sequence[Run]) -> dict[str, str]:
+    """The facts that are the same for all of several runs, so that the head says them once."""
+    if len(runs) < 2:
+        return {}
+    first, *others = map(facts, runs)
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def headline(run: Run) -> dict[str, Any]:

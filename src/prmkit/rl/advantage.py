@@ -56,9 +56,9 @@ def advantages(
     kl.coef * (behaviour log-prob - reference log-prob). `value_BT`: for gae, whose sources join as rewards instead.
     """
     mask_BT = batch.response_mask_BT
-    shaped_BT, scale = torch.zeros_like(batch.behaviour_logp_BT), 1.0
+    shaped_BT, scale_B = torch.zeros_like(batch.behaviour_logp_BT), torch.ones_like(batch.outcome_B)
     if process_BT is not None:
-        shaped_BT, scale = shaped_process(process_BT, batch, algorithm.process)
+        shaped_BT, scale_B = shaped_process(process_BT, batch, algorithm.process)
     kl_reward_BT = torch.zeros_like(shaped_BT)
     if reference_logp_BT is not None and algorithm.kl.where == "reward":
         kl_BT = kl_estimate(batch.behaviour_logp_BT, reference_logp_BT, "k1")
@@ -71,7 +71,7 @@ def advantages(
         return_BT, parts = total_BT + torch.where(mask_BT, value_BT, 0.0), {}
     else:
         return_BT = None
-        greedy_mean_B = None if greedy is None else greedy.process_mean_B / scale
+        greedy_mean_B = None if greedy is None else greedy.process_mean_B / scale_B
         positions_BT, discount = reward_positions(batch, algorithm.process), algorithm.process.discount
         process = _dense(algorithm, shaped_BT, batch, positions_BT, discount, greedy_mean_B)
         parts = {
@@ -86,7 +86,7 @@ def advantages(
     metrics = {f"advantage/{name}_std": _spread(part_BT, mask_BT) for name, part_BT in parts.items()}
     metrics["advantage/std"] = _spread(total_BT, mask_BT)
     if process_BT is not None:
-        metrics["prm/scale"] = scale
+        metrics["prm/scale"] = float(scale_B.mean())
     return Advantages(advantage_BT=total_BT, return_BT=return_BT, metrics=metrics)
 
 
@@ -101,15 +101,17 @@ def reward_positions(batch: Batch, process: Process) -> Tensor:
             return last_token_mask(batch.response_mask_BT)
 
 
-def shaped_process(process_BT: Tensor, batch: Batch, process: Process) -> tuple[Tensor, float]:
-    """Raw process rewards where the granularity puts them, divided by the normaliser; and the normaliser."""
+def shaped_process(process_BT: Tensor, batch: Batch, process: Process) -> tuple[Tensor, Tensor]:
+    """Raw process rewards where the granularity puts them, divided by the normaliser; and each row's normaliser."""
     mask_BT = batch.response_mask_BT
     if not process.eos_reward:
         ended_BT = last_token_mask(mask_BT) & ~batch.truncated_B[:, None]
         process_BT = torch.where(ended_BT, torch.zeros_like(process_BT), process_BT)
     placed_BT = by_granularity(process_BT, batch.step_BT, mask_BT, process.granularity)
-    scale = float(normaliser_scale(placed_BT, mask_BT, process.normaliser, process.floor))
-    return placed_BT / scale, scale
+    scale_B = torch.empty_like(batch.outcome_B)
+    for rows in torch.arange(len(scale_B)).tensor_split(min(process.normaliser_ranks, len(scale_B))):
+        scale_B[rows] = normaliser_scale(placed_BT[rows], mask_BT[rows], process.normaliser, process.floor)
+    return placed_BT / scale_B[:, None], scale_B
 
 
 def _outcome(algorithm: Algorithm, batch: Batch, greedy: Greedy | None) -> Tensor:

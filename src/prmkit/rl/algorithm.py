@@ -50,6 +50,8 @@ class Process:
     normaliser: Normaliser = "max_return"
     """`max_return` divides by the largest |return-to-go| of the whole batch (released run: of each rank's share); `std` by
     the root mean square of the returns-to-go."""
+    normaliser_ranks: int = 1
+    """Contiguous shares of the batch that are normalised apart, as by the data-parallel ranks of the released run (8)."""
     floor: float = 0.0
     """Least value of the normaliser, in units of the summed log-ratio times beta."""
     baseline: ProcessBaseline = "estimator"
@@ -167,6 +169,7 @@ def _problems(algorithm: Algorithm) -> Iterator[str]:
         ("outcome.discount", algorithm.outcome.discount, 0.0, 1.0),
         ("process.floor", process.floor, 0.0, None),
         ("process.warmup_steps", process.warmup_steps, 0, None),
+        ("process.normaliser_ranks", process.normaliser_ranks, 1, None),
         ("process.replay_batches", process.replay_batches, 0, None),
         ("gae_lambda", algorithm.gae_lambda, 0.0, 1.0),
         ("clip_low", algorithm.clip_low, 0.0, 1.0),

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
-from prmkit.config import ModelConfig, OptimizerConfig, TaskConfig, VerifierConfig
+from prmkit.config import ModelConfig, OptimizerConfig, ReportTo, TaskConfig, VerifierConfig
 from prmkit.data.types import SamplingParams
 from prmkit.errors import ConfigError
 from prmkit.rl.algorithm import Algorithm
-
-ReportTo = Literal["tensorboard", "wandb", "trackio"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -42,6 +43,10 @@ class ProcessRewardModel(Protocol):
 
     def score(self, batch: Batch) -> Tensor:
         """Rewards r_BT without learning."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write the model in Hugging Face form."""
         ...
 
     def state_dict(self) -> Mapping[str, Any]:
@@ -99,6 +104,10 @@ class ImplicitPRM:
         """Rewards without learning."""
         logp_BT = self.learner.outputs(batch).output_BT
         return implicit_reward(logp_BT, self._reference_logp(batch), batch.response_mask_BT, self.settings.beta)
+
+    def save(self, path: Path) -> None:
+        """Write the PRM in Hugging Face form: a plain causal LM (or adapter)."""
+        self.learner.save(path)
 
     def state_dict(self) -> Mapping[str, Any]:
         """The learner's state, and the batches to replay."""

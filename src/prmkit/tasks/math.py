@@ -40,5 +40,7 @@ def _answer(row: Row, solution: str | None) -> str:
         return text_field(row.fields, "answer", row.where)
     boxed = extract_answer(solution) if solution and "\\boxed{" in solution else None
     if boxed is None:
-        raise DataError(f"{row.where}: no field 'answer', nor a 'solution' with \\boxed{{}}; add the answer")
+        raise DataError(
+            f"{row.where}: field 'answer' is missing or null, and no 'solution' has a \\boxed{{}}; add it or remove the line"
+        )
     return boxed

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ from prmkit.ops.batch import Batch, LossSum, TokenOutputs
 from prmkit.ops.masked import masked_sum
 from prmkit.ops.reduce import token_weights
 from prmkit.protocols import Learner
+from prmkit.train.config import SFTConfig
+from prmkit.train.loggers import make_loggers
+from prmkit.train.run_folder import RunFolder
+from prmkit.train.stop import StopRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,31 +91,49 @@ def batch_rows(num_rows: int, batch_size: int, seed: int, step: int) -> list[int
     return chosen
 
 
-_ORDERS: dict[tuple[int, int, int], list[int]] = {}
-
-
-def _order(num_rows: int, seed: int, epoch: int) -> list[int]:
-    key = (num_rows, seed, epoch)
-    if key not in _ORDERS:
-        _ORDERS.clear()
-        order = list(range(num_rows))
-        random.Random(f"sft/{seed}/{epoch}").shuffle(order)
-        _ORDERS[key] = order
-    return _ORDERS[key]
+@lru_cache(maxsize=2)
+def _order(num_rows: int, seed: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(num_rows))
+    random.Random(f"sft/{seed}/{epoch}").shuffle(order)
+    return tuple(order)
 
 
 def train_sft(
     learner: Learner,
     encoded: Sequence[Encoded],
+    folder: RunFolder,
+    config: SFTConfig,
     *,
-    steps: int,
-    batch_size: int,
-    seed: int,
-    start: int = 0,
-    after_step: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
-) -> None:
-    """Optimizer steps start+1 .. steps; `after_step(step, metrics)` logs and saves."""
-    for step in range(start, steps):
-        rows = [encoded[i] for i in batch_rows(len(encoded), batch_size, seed, step)]
-        result = learner.update([sft_batch(rows)], sft_loss)
-        after_step(step + 1, dict(result.metrics))
+    on_step: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
+    stop: StopRequest | None = None,
+) -> bool:
+    """Train until `config.steps`; True if it got there, False if it was asked to stop before. `folder` is open."""
+    start = _restore(learner, folder)
+    loggers = make_loggers(config.report_to, folder.path)
+    try:
+        for step in range(start + 1, config.steps + 1):
+            rows = [encoded[i] for i in batch_rows(len(encoded), config.batch_size, config.seed, step - 1)]
+            metrics = dict(learner.update([sft_batch(rows)], sft_loss).metrics)
+            folder.append("metrics.jsonl", {"step": step, **metrics})
+            for logger in loggers:
+                logger.log(step, metrics)
+            on_step(step, metrics)
+            stopping = stop is not None and stop.asked
+            if step % config.save_every == 0 or step == config.steps or stopping:
+                state = {"step": step, "policy": learner.state_dict()}
+                folder.save_checkpoint(step, state, {"policy": learner.save}, config.keep_checkpoints)
+            if stopping and step < config.steps:
+                return False
+    finally:
+        for logger in loggers:
+            logger.close()
+    return True
+
+
+def _restore(learner: Learner, folder: RunFolder) -> int:
+    steps = folder.saved_steps()
+    folder.rewind(steps[-1] if steps else -1)
+    if not steps:
+        return 0
+    learner.load_state_dict(folder.load_checkpoint(steps[-1])["policy"])
+    return steps[-1]

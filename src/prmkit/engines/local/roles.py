@@ -58,10 +58,11 @@ def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir:
     kl_reference = None
     if reference is not None and algorithm.kl.coef > 0:  # compared with the policy, hence at its temperature
         kl_reference = _frozen(replace(reference, temperature=temperature), config.policy)
+    learner = _learner(policy, config.policy, "policy", models.save, config, algorithm.num_minibatches)
     roles = Roles(
-        sampler=LocalSampler(policy, models.tokenizer),
+        sampler=LocalSampler(policy, models.tokenizer, version=lambda: learner.step),
         verifier=verifier,
-        policy=_learner(policy, config.policy, "policy", models.save, config, algorithm.num_minibatches),
+        policy=learner,
         split=split,
         prm=_implicit_prm(config, models, reference) if algorithm.uses_prm else None,
         reference=kl_reference,

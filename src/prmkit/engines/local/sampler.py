@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,10 +21,11 @@ LEAVING_SHARE = 0.25
 class LocalSampler:
     """Samples from the policy's own weights: no copy, no version lag."""
 
-    def __init__(self, model: LanguageModel, tokenizer: Any, *, max_rows: int = 512) -> None:
-        self.model, self.tokenizer, self.max_rows = model, tokenizer, max_rows
-        self.version = 0
-        """Goes up with each policy update; every rollout carries it."""
+    def __init__(
+        self, model: LanguageModel, tokenizer: Any, *, max_rows: int = 512, version: Callable[[], int] = lambda: 0
+    ) -> None:
+        """`version` tells how often the policy has been updated; every rollout carries it."""
+        self.model, self.tokenizer, self.max_rows, self.version = model, tokenizer, max_rows, version
         self.end_ids = frozenset(end_token_ids(model.causal_lm, tokenizer))
 
     def sample(self, prompts: Sequence[Prompt], *, n: int, params: SamplingParams, seed: int) -> list[Group[Rollout]]:
@@ -111,7 +112,7 @@ class LocalSampler:
             token_ends=tuple(ends),
             text=text,
             finish="stop" if self._has_ended(token_ids, params) else "length",
-            policy_version=self.version,
+            policy_version=self.version(),
         )
 
 

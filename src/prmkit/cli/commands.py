@@ -1,0 +1,113 @@
+"""The verbs: where configuration, engine and algorithm meet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from prmkit.cli.progress import progress_bar
+from prmkit.cli.provenance import resolved_config
+from prmkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prmkit.evaluate.config import EvalConfig
+    from prmkit.rl.config import RLConfig
+    from prmkit.tasks import Task
+    from prmkit.train.config import SFTConfig
+
+console = Console()
+
+
+def work_dir() -> Path:
+    """Where models that prmkit makes or unpacks are kept: $PRMKIT_CACHE, by default ~/.cache/prmkit."""
+    return Path(os.environ.get("PRMKIT_CACHE") or Path.home() / ".cache" / "prmkit")
+
+
+def sft(config: SFTConfig) -> None:
+    """Fine-tune; the model of the last checkpoint is what `prmkit rl` starts from."""
+    from prmkit.data.chat import read_demonstrations
+    from prmkit.engines.local.single import sft_learner
+    from prmkit.tasks import load_task
+    from prmkit.train.run_folder import RunFolder
+    from prmkit.train.sft import encode_all, train_sft
+    from prmkit.train.stop import stop_on_signals
+
+    demonstrations: Sequence[Any]
+    if config.data:
+        demonstrations = read_demonstrations(config.data)
+    else:
+        demonstrations = load_task(config.task, seed=config.seed).demonstrations
+    if not demonstrations:
+        raise ConfigError(f'task "{config.task.name}" has no worked solutions to learn from; set data to a JSONL file')
+    learner, tokenizer = sft_learner(config, work_dir())
+    encoded = encode_all(tokenizer, demonstrations, config.max_tokens)
+    folder = RunFolder(Path(config.run_dir))
+    folder.open(resolved_config(config))
+    with progress_bar("sft", config.steps, ("loss", "grad_norm")) as bar, stop_on_signals() as stop:
+        done = train_sft(learner, encoded, folder, config, on_step=bar, stop=stop)
+    _finish(done, folder.path, f"model: {folder.path / 'checkpoints' / f'step_{config.steps:06d}' / 'policy'}")
+
+
+def rl(config: RLConfig) -> None:
+    """Online RL; ends with the run's report."""
+    from prmkit.engines.local.roles import local_roles
+    from prmkit.report import write_report
+    from prmkit.rl.loop import RunData, train_rl
+    from prmkit.tasks import load_task
+    from prmkit.train.run_folder import RunFolder
+    from prmkit.train.stop import stop_on_signals
+    from prmkit.verify import make_verifier
+
+    task = load_task(config.task, seed=config.seed)
+    _check_prompts(config, task)
+    with make_verifier(config.verifier) as verifier:
+        local = local_roles(config, verifier, task.splitter, work_dir())
+        folder = RunFolder(Path(config.run_dir))
+        folder.open(resolved_config(config))
+        data = RunData(train=task.train, test=task.test, first_error=task.first_error)
+        with progress_bar("rl", config.steps, RL_COLUMNS) as bar, stop_on_signals() as stop:
+            done = train_rl(config, local.roles, data, folder, on_step=bar, stop=stop)
+    _finish(done, folder.path, f"report: {write_report([folder.path])}")
+
+
+RL_COLUMNS = ("reward", "prm/accuracy", "completions/mean_length", "eval/sampled_accuracy")
+"""Metrics beside the progress bar."""
+
+
+def evaluate(config: EvalConfig) -> None:
+    """Accuracy of a model on a task's test prompts, as a table and as a JSON file."""
+    from prmkit.cli.tables import accuracy_table
+    from prmkit.engines.local.single import eval_sampler
+    from prmkit.evaluate.run import run_evaluation
+    from prmkit.tasks import load_task
+    from prmkit.verify import make_verifier
+
+    task = load_task(config.task, seed=config.seed)
+    if not task.test:
+        raise ConfigError("task.test is empty: evaluation needs test prompts; set task.test to a JSONL file")
+    sampler, tokenizer = eval_sampler(config.model, work_dir(), config.seed)
+    with make_verifier(config.verifier) as verifier:
+        result = run_evaluation(config, sampler, verifier, task.test, tokenizer)
+    console.print(accuracy_table({config.model.path: result.accuracy}))
+    if config.out:
+        console.print(f"written: {config.out}")
+
+
+def _check_prompts(config: RLConfig, task: Task) -> None:
+    if not task.train:
+        raise ConfigError("task.train is empty: RL needs training prompts; set task.train to a JSONL file")
+    if config.eval_every and not task.test:
+        raise ConfigError(f"eval_every = {config.eval_every}, but task.test is empty; set task.test, or eval_every = 0")
+
+
+def _finish(done: bool, path: Path, last_line: str) -> None:
+    if not done:
+        console.print(f"{path}: a checkpoint of the last step is written; the same command goes on from there")
+        raise KeyboardInterrupt
+    console.print(last_line, soft_wrap=True)
+
+

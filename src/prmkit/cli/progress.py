@@ -1,0 +1,45 @@
+"""Progress bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+OnStep = Callable[[int, Mapping[str, float]], None]
+
+
+@contextmanager
+def progress_bar(name: str, total: int, columns: Sequence[str]) -> Iterator[OnStep]:
+    """A function to call after each step; it shows the chosen metrics, keeping the last value of those not measured."""
+    console = Console()
+    seen: dict[str, float] = {}
+
+    def text(metrics: Mapping[str, float]) -> str:
+        seen.update({c: metrics[c] for c in columns if c in metrics})
+        return "  ".join(f"{c} {v:.3f}" for c, v in seen.items())
+
+    if not console.is_terminal:
+        every = max(1, total // 20)
+
+        def line(step: int, metrics: Mapping[str, float]) -> None:
+            shown = text(metrics)
+            if step % every == 0 or step == total:
+                console.print(f"{name} {step}/{total}  {shown}", soft_wrap=True)
+
+        yield line
+        return
+    bar = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}"),
+        console=console,
+    )
+    with bar:
+        task = bar.add_task(name, total=total, shown="")
+        yield lambda step, metrics: bar.update(task, completed=step, shown=text(metrics))

@@ -1,0 +1,183 @@
+"""A run is a folder: configuration, one line of metrics a step, rollouts, checkpoints. Nothing in it is ever half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from prmkit.errors import CheckpointError, ConfigError, DataError
+
+MAY_CHANGE = (
+    "run_dir",
+    "steps",
+    "save_every",
+    "keep_checkpoints",
+    "record_rollouts_every",
+    "keep_rollouts",
+    "report_to",
+)
+"""Top-level keys that a run may be continued with at another value. More steps make a run longer."""
+
+
+class RunFolder:
+    """Paths and writes of one run. Log files hold exactly the steps up to the last checkpoint when a run goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+
+    def open(self, resolved: str) -> None:
+        """Make the folder with its configuration, or check that it is the same run. `resolved` is TOML.
+
+        Raises ConfigError when the folder holds a run of another configuration, naming the keys that differ.
+        """
+        with self._writing("the run folder"):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            (self.path / "rollouts").mkdir(exist_ok=True)
+            for leftover in self.checkpoints.glob(".writing-*"):
+                shutil.rmtree(leftover)
+        config = self.path / "config.toml"
+        if not config.exists():
+            self.write_text("config.toml", resolved)
+            return
+        old, new = tomllib.loads(config.read_text()), tomllib.loads(resolved)
+        changed = sorted(_differences(old, new))
+        if changed:
+            raise ConfigError(
+                f"{self.path} holds a run with another configuration; it differs in {', '.join(changed)}. "
+                "Give the run another run_dir, or delete the folder"
+            )
+
+    def write_text(self, name: str, text: str) -> None:
+        """A small file, whole or not at all."""
+        with self._writing(name):
+            aside = self.path / f".writing-{name.replace('/', '-')}"
+            aside.write_text(text)
+            os.replace(aside, self.path / name)
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """One more line of a JSONL log."""
+        with self._writing(name), (self.path / name).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def write_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]], keep: int) -> None:
+        """The recorded rollouts of a step. Beyond `keep` files every second of the older ones goes, the first one stays."""
+        self.write_text(f"rollouts/step_{step:06d}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        files = sorted((self.path / "rollouts").glob("step_*.jsonl"))
+        if len(files) > keep:
+            for file in files[1:-1:2]:
+                file.unlink()
+
+    def save_checkpoint(
+        self, step: int, state: Mapping[str, Any], models: Mapping[str, Callable[[Path], None]], keep: int
+    ) -> Path:
+        """Write aside, then rename; older checkpoints go only after that. Raises CheckpointError when it can't be written."""
+        aside, final = self.checkpoints / f".writing-step_{step:06d}", self.checkpoints / f"step_{step:06d}"
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            for name, save in models.items():
+                save(aside / name)
+            torch.save(dict(state), aside / "trainer.pt")
+            _flush(aside)
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(aside, final)
+            _flush_folder(self.checkpoints)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            size = sum(f.stat().st_size for f in aside.rglob("*") if f.is_file())
+            shutil.rmtree(aside, ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint of step {step} could not be written under {self.checkpoints}: {error} "
+                f"(after {size / 1e6:.0f} MB). Earlier checkpoints are whole. Free some space and run the same command again"
+            ) from error
+        for old in self.saved_steps()[:-keep]:
+            shutil.rmtree(self.checkpoints / f"step_{old:06d}")
+        return final
+
+    def saved_steps(self) -> list[int]:
+        """Steps of the whole checkpoints, in order."""
+        return sorted(int(p.name.removeprefix("step_")) for p in self.checkpoints.glob("step_[0-9]*"))
+
+    def load_checkpoint(self, step: int) -> dict[str, Any]:
+        """The trainer's state. Raises CheckpointError for a file that cannot be read."""
+        file = self.checkpoints / f"step_{step:06d}" / "trainer.pt"
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            raise CheckpointError(
+                f"{file} cannot be read: {error}. Delete the folder {file.parent} to go on from the one before"
+            ) from error
+        return state
+
+    def rewind(self, step: int) -> None:
+        """Cut the logs back to `step`, the last one that a checkpoint knows of; later rollouts go as well."""
+        for name in ("metrics.jsonl", "timings.jsonl", "eval.jsonl"):
+            file = self.path / name
+            if file.exists():
+                kept = [line for line in _whole_lines(file) if json.loads(line)["step"] <= step]
+                self.write_text(name, "".join(kept))
+        for file in (self.path / "rollouts").glob("step_*.jsonl"):
+            if int(file.stem.removeprefix("step_")) > step:
+                file.unlink()
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"{name} could not be written in {self.path}: {error}. Free some space or check the permissions, "
+                "and run the same command again: the run goes on from its last checkpoint"
+            ) from error
+
+
+def _whole_lines(file: Path) -> Iterator[str]:
+    """Lines of a log; a last line that a kill cut off is left out, a broken one elsewhere is an error."""
+    lines = file.read_text().splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if number == len(lines) and not line.endswith("\n"):
+            return
+        try:
+            json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file}:{number}: not a line of this log ({error}); mend or delete the file") from error
+        yield line
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted(set(old) | set(new)):
+        name = f"{prefix}{key}"
+        if name == "run" or (not prefix and key in MAY_CHANGE):
+            continue
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{name}.")
+        elif a != b:
+            yield f"{name} ({a!r} there, {b!r} now)"
+
+
+def _flush(folder: Path) -> None:
+    """Bytes on the disk before the rename, so that a power cut cannot leave a whole name on half a file."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
