@@ -114,6 +114,7 @@ BAD_ROLLOUTS: list[tuple[dict[str, Any], str]] = [
     ({"text": None}, '"text" is None; expected text'),
     ({"status": "fine"}, "\"status\" is 'fine'; expected one of ok, unparsed, timeout, error"),
     ({"finish": "eos"}, "\"finish\" is 'eos'; expected one of stop, length, error"),
+    ({"detail": 3}, '"detail" is 3; expected text'),
     ({"outcome": "1"}, "\"outcome\" is '1'; expected a finite number or null"),
     ({"token_ends": [3, 1]}, '"token_ends" must rise from 0'),
     ({"token_ends": [10_000]}, '"token_ends" must rise from 0'),

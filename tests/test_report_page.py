@@ -130,6 +130,13 @@ def test_what_the_runs_were_told_differently_is_listed(tmp_path: Path) -> None:
     ]
 
 
+def test_what_the_runs_have_in_common_is_said_once(tmp_path: Path) -> None:
+    runs = [write_fake_run(tmp_path / str(seed), steps=3, with_prm=True, seed=seed) for seed in (1, 2)]
+    html = write_report(runs).read_text(encoding="utf-8")
+    head = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html[html.index("<body") : html.index("<main")]))
+    assert [head.count(fact) for fact in ("torch 2.13.0", "commit 0123abc", "seed 1", "seed 2")] == [1, 1, 2, 2]
+
+
 def test_a_long_run_makes_a_page_of_bounded_size(tmp_path: Path) -> None:
     run = write_fake_run(tmp_path / "long", steps=3000, with_prm=True, seed=1, recorded_every=500)
     text = "So 3 + 4 = 7 apples.\n" * 400
@@ -173,7 +180,9 @@ def test_a_browser_draws_every_curve_and_rollout_of_two_runs(tmp_path: Path, wid
     runs = [write_fake_run(tmp_path / name, steps=60, with_prm=name == "prime", seed=1) for name in ("prime", "rloo")]
     html = write_report(runs)
     data = embedded(html.read_text(encoding="utf-8"))
-    page = open_page(html, tmp_path, width=width, dark=dark)
+    probe = "document.body.dataset.beyond = document.documentElement.scrollWidth - window.innerWidth"
+    page = open_page(html, tmp_path, width=width, dark=dark, probe=probe)
+    assert int(page.body["data-beyond"]) <= 0, "the page is wider than the window"
     assert_drawn(page, data)
     assert "prime" in page.dom
     assert 'aria-label="Entropy by step. prime, mean: first' in page.dom
