@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prmkit.ops.groups import group_size
+from prmkit.ops.groups import group_size, group_sum
 
 
 def cross_entropy(q_B: Tensor, outcome_B: Tensor) -> Tensor:
@@ -22,6 +22,16 @@ def margin_loss(q_B: Tensor, opponent_q_B: Tensor, outcome_B: Tensor) -> Tensor:
     """DPO-like: -log sigmoid(s_i (Q_i - Qbar_i)), s_i = +1 if outcome_i > 0 else -1; Qbar from `opponent_mean`."""
     sign_B = torch.where(outcome_B > 0, torch.ones_like(q_B), -torch.ones_like(q_B))
     return -F.logsigmoid(sign_B * (q_B - opponent_q_B))
+
+
+def group_log_odds(outcome_B: Tensor, group_B: Tensor) -> Tensor:
+    """log(p / (1 - p)) of each row's group, p = (sum of outcomes + 1/2) / (n + 1), so that it is always finite.
+
+    The reward that a log-ratio stands for is r = beta log(pi/pi_ref) + beta log Z(x); the implicit PRM drops log Z, which
+    depends on the prompt alone. This estimates it: how likely the prompt is to be solved at all.
+    """
+    p_B = (group_sum(outcome_B, group_B) + 0.5) / (group_size(group_B) + 1)
+    return torch.log(p_B) - torch.log1p(-p_B)
 
 
 def opponent_mean(q_B: Tensor, outcome_B: Tensor, group_B: Tensor) -> Tensor:
