@@ -14,7 +14,7 @@ from torch import Tensor
 from prmkit.ops.advantages import outcome_advantage, position_baseline, process_baseline
 from prmkit.ops.groups import group_mean, group_size, group_std, group_sum, others_mean
 from prmkit.ops.masked import masked_mean, masked_sum, whiten
-from prmkit.ops.prm_loss import best_of_n_weight, opponent_mean, pairwise_accuracy
+from prmkit.ops.prm_loss import best_of_n_weight, group_log_odds, opponent_mean, pairwise_accuracy
 from prmkit.ops.reduce import token_weights
 from prmkit.ops.returns import discounted_return, gae
 from prmkit.ops.rewards import at_last_token, by_granularity, implicit_reward, normaliser_scale, step_sums
@@ -51,6 +51,7 @@ GROUPWISE: dict[str, Function] = {  # ... on its group alone
     "group_size": lambda x: group_size(x.group_B),
     "others_mean": lambda x: others_mean(x.score_B, x.group_B),
     "opponent_mean": lambda x: opponent_mean(x.score_B, x.outcome_B, x.group_B),
+    "group_log_odds": lambda x: group_log_odds(x.outcome_B, x.group_B),
     "best_of_n_weight": lambda x: best_of_n_weight(x.score_B, x.group_B),
 }
 BATCHWISE: dict[str, Function] = {  # ... on the whole batch

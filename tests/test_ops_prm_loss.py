@@ -10,7 +10,14 @@ from hypothesis import given
 from strategies import QUICK, Ragged, ragged
 from torch import Tensor
 
-from prmkit.ops.prm_loss import best_of_n_weight, cross_entropy, margin_loss, opponent_mean, pairwise_accuracy
+from prmkit.ops.prm_loss import (
+    best_of_n_weight,
+    cross_entropy,
+    group_log_odds,
+    margin_loss,
+    opponent_mean,
+    pairwise_accuracy,
+)
 
 # Rows 0, 1, 3 and 5 are siblings; rows 2 and 4, of another prompt, are both right.
 GROUP_B = torch.tensor([9, 9, 2, 9, 2, 9])
@@ -66,6 +73,19 @@ def test_opponent_mean() -> None:
     # row 0 (1): all the others are lower: (1 + 2 + 3)/3 = 2; row 3 (0.5): rows 1 and 5: (1 + 3)/2 = 2
     # rows 1 and 5 (0): rows 0 and 3 are higher: (4 + 2)/2 = 3; rows 2 and 4 have no opponent
     close(opponent_mean(Q_B, OUTCOME_B, GROUP_B), [2.0, 3.0, 0.0, 2.0, 0.0, 3.0])
+
+
+def test_group_log_odds() -> None:
+    # 1 + 0 + 0.5 + 0 of 4: p = 2/5, odds 2/3; 2 of 2: p = 2.5/3, odds 5
+    four, two = math.log(2 / 3), math.log(5)
+    close(group_log_odds(OUTCOME_B, GROUP_B), [four, four, two, four, two, four])
+
+
+def test_group_log_odds_are_finite_and_odd_in_the_outcome() -> None:
+    # none of 3: p = 0.5/4, odds 1/7; all of 3: 7; so for outcomes turned round the sign turns
+    group_B = torch.zeros(3, dtype=torch.long)
+    close(group_log_odds(double(0.0, 0.0, 0.0), group_B), [-math.log(7)] * 3)
+    close(group_log_odds(1 - OUTCOME_B, GROUP_B), -group_log_odds(OUTCOME_B, GROUP_B))
 
 
 def test_best_of_n_weight() -> None:
