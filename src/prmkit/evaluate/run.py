@@ -23,6 +23,8 @@ from prmkit.evaluate.accuracy import CONFIDENCE, Accuracy, Interval, clustered, 
 from prmkit.evaluate.config import EvalConfig
 from prmkit.protocols import Sampler, Verifier
 
+PACKAGE = Path(prmkit.__file__).parent
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Question:
@@ -178,9 +180,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def git_commit() -> str | None:
-    """The commit of this code, with `-dirty` when tracked files of the package differ; None outside a git checkout."""
-    package = Path(prmkit.__file__).parent
+def git_commit(package: Path = PACKAGE) -> str | None:
+    """The commit of the code in that folder, with `-dirty` when tracked files in it differ; None outside a git checkout."""
 
     def git(*args: str) -> str | None:
         try:
@@ -242,7 +243,7 @@ def _nothing_judged(members: Sequence[Verified]) -> str:
     statuses = ", ".join(f"{status} {count}" for status, count in sorted(_statuses(members).items()))
     return (
         f"none of {len(members)} sampled responses could be judged ({statuses}), so there is no accuracy. The first, of "
-        f"prompt {first.rollout.prompt_id!r}: {first.verdict.detail or first.rollout.finish!r}. Check the verifier, its "
+        f"prompt {first.rollout.prompt_id!r}: {first.verdict.detail or first.rollout.finish}. Check the verifier, its "
         "timeout_s, and the form in which answers are asked for (task.format)"
     )
 

@@ -20,6 +20,21 @@ def discounted_return(reward_BT: Tensor, mask_BT: Tensor, discount: float = 1.0)
     return torch.where(mask_BT, return_BT, torch.zeros_like(return_BT))
 
 
+def step_return(reward_BT: Tensor, step_BT: Tensor, discount: float = 1.0) -> Tensor:
+    """Return-to-go counted in steps: a token of step k gets sum_{j >= k} discount^(j-k) R_j, R_j the step's summed reward.
+
+    Inside a step nothing is discounted, so all tokens of a step share one return; `step_BT` is -1 off the response. With
+    discount 0 each token answers for its own step alone.
+    """
+    inside_BT = step_BT >= 0
+    num_steps = int(step_BT.max()) + 1 if bool(inside_BT.any()) else 1
+    sums_BS = reward_BT.new_zeros(len(reward_BT), num_steps)
+    kept_BT = torch.where(inside_BT, reward_BT, torch.zeros_like(reward_BT))
+    sums_BS.scatter_add_(1, step_BT.clamp(min=0), kept_BT)
+    return_BS = discounted_return(sums_BS, torch.ones_like(sums_BS, dtype=torch.bool), discount)
+    return torch.where(inside_BT, return_BS.gather(1, step_BT.clamp(min=0)), torch.zeros_like(reward_BT))
+
+
 def gae(reward_BT: Tensor, value_BT: Tensor, mask_BT: Tensor, discount: float = 1.0, gae_lambda: float = 1.0) -> Tensor:
     """Generalised advantage estimation (Schulman et al., arXiv:1506.02438, eq. 16).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from prmkit.ops.advantages import outcome_advantage, position_baseline, process_
 from prmkit.ops.batch import Batch
 from prmkit.ops.masked import masked_mean, masked_sum, whiten
 from prmkit.ops.policy_loss import kl_estimate
-from prmkit.ops.returns import discounted_return, gae
+from prmkit.ops.returns import discounted_return, gae, step_return
 from prmkit.ops.rewards import at_last_token, by_granularity, last_token_mask, normaliser_scale, step_end_mask
 from prmkit.rl.algorithm import Algorithm, Process
 
@@ -72,14 +72,13 @@ def advantages(
     else:
         return_BT = None
         greedy_mean_B = None if greedy is None else greedy.process_mean_B / scale_B
-        positions_BT, discount = reward_positions(batch, algorithm.process), algorithm.process.discount
-        process = _dense(algorithm, shaped_BT, batch, positions_BT, discount, greedy_mean_B)
         parts = {
             "outcome": algorithm.outcome.coef * _outcome(algorithm, batch, greedy),
-            "process": process_coef * process,
+            "process": process_coef * _dense(algorithm, algorithm.process, shaped_BT, batch, greedy_mean_B),
         }
         if algorithm.kl.where == "reward" and algorithm.kl.coef:
-            parts["kl"] = _dense(algorithm, kl_reward_BT, batch, mask_BT, 1.0)
+            cost = replace(algorithm.process, granularity="token", discount=1.0)
+            parts["kl"] = _dense(algorithm, cost, kl_reward_BT, batch)
         total_BT = torch.stack(list(parts.values())).sum(0)
     if algorithm.whiten == "tokens":
         total_BT = whiten(total_BT, mask_BT)
@@ -110,7 +109,9 @@ def shaped_process(process_BT: Tensor, batch: Batch, process: Process) -> tuple[
     placed_BT = by_granularity(process_BT, batch.step_BT, mask_BT, process.granularity)
     scale_B = torch.empty_like(batch.outcome_B)
     for rows in torch.arange(len(scale_B)).tensor_split(min(process.normaliser_ranks, len(scale_B))):
-        scale_B[rows] = normaliser_scale(placed_BT[rows], mask_BT[rows], process.normaliser, process.floor)
+        scale_B[rows] = normaliser_scale(
+            placed_BT[rows], mask_BT[rows], process.normaliser, process.floor, eps=1e-6 * process.beta
+        )
     return placed_BT / scale_B[:, None], scale_B
 
 
@@ -123,24 +124,23 @@ def _outcome(algorithm: Algorithm, batch: Batch, greedy: Greedy | None) -> Tenso
 
 
 def _dense(
-    algorithm: Algorithm,
-    reward_BT: Tensor,
-    batch: Batch,
-    positions_BT: Tensor,
-    discount: float,
-    greedy_mean_B: Tensor | None = None,
+    algorithm: Algorithm, process: Process, reward_BT: Tensor, batch: Batch, greedy_mean_B: Tensor | None = None
 ) -> Tensor:
     """Advantage from token rewards: baseline, then return-to-go (the position baseline works on returns)."""
-    baseline, mask_BT = algorithm.process.baseline, batch.response_mask_BT
+
+    def returns(value_BT: Tensor) -> Tensor:
+        if process.granularity == "step":
+            return step_return(value_BT, batch.step_BT, process.discount)
+        return discounted_return(value_BT, mask_BT, process.discount)
+
+    mask_BT, positions_BT, baseline = batch.response_mask_BT, reward_positions(batch, process), process.baseline
     named = ESTIMATOR_BASELINE.get(algorithm.advantage, "none") if baseline == "estimator" else baseline
     if named == "position":
-        return position_baseline(discounted_return(reward_BT, mask_BT, discount), mask_BT, batch.group_B)
+        return position_baseline(returns(reward_BT), mask_BT, batch.group_B)
     if named == "greedy":
         mean_B = torch.zeros_like(batch.outcome_B) if greedy_mean_B is None else greedy_mean_B
-        centred_BT = torch.where(positions_BT, reward_BT - mean_B[:, None], torch.zeros_like(reward_BT))
-    else:
-        centred_BT = process_baseline(reward_BT, positions_BT, batch.group_B, named)
-    return discounted_return(centred_BT, mask_BT, discount)
+        return returns(torch.where(positions_BT, reward_BT - mean_B[:, None], torch.zeros_like(reward_BT)))
+    return returns(process_baseline(reward_BT, positions_BT, batch.group_B, named))
 
 
 def greedy_baseline(outcome_B: Tensor, process_BT: Tensor | None, greedy_batch: Batch, process: Process) -> Greedy:

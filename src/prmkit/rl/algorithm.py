@@ -15,7 +15,9 @@ from prmkit.errors import ConfigError
 Advantage = Literal["rloo", "grpo", "dr_grpo", "reinforce", "reinforce_pp", "remax", "gae"]
 ProcessBaseline = Literal["estimator", "prime", "leave_one_out", "group", "group_std", "position", "none"]
 PRMUpdate = Literal["after", "before", "none", "reverse"]
-PRMLoss = Literal["ce", "dpo", "bon_acc", "bon_rm"]
+PRMLoss = Literal["ce", "ce_offset", "dpo", "bon_acc", "bon_rm"]
+SIBLING_LOSSES = ("dpo", "bon_acc", "bon_rm")
+"""PRM losses that compare a response with its siblings' scores."""
 Reference = Literal["freeze", "policy", "none"]
 Granularity = Literal["token", "step", "whole"]
 Normaliser = Literal["max_return", "std", "none"]
@@ -43,6 +45,7 @@ class Process:
     """Steps over which `coef` rises linearly from 0. At the start the log-ratio is noise, and a max normaliser would make
     that noise full-scale."""
     discount: float = 1.0
+    """Per token from the end backwards; at granularity `step` per step, and not at all inside a step."""
     beta: float = 0.05
     """Scale of the log-ratio, in the PRM's loss and in the reward (PRIME: 0.05)."""
     granularity: Granularity = "token"
@@ -63,7 +66,9 @@ class Process:
     """`after`: rewards come from the forward pass of the PRM's own update (single forward); `before`: update, then score
     again (double forward); `none`: frozen; `reverse`: group statistics first, then as `after` (needed by dpo losses)."""
     loss: PRMLoss = "ce"
-    """`ce`: cross-entropy of sigmoid(beta * sum of log-ratios) against the outcome, soft labels allowed."""
+    """`ce`: cross-entropy of sigmoid(beta * sum of log-ratios) against the outcome, soft labels allowed; `ce_offset`: the
+    same with an offset for each prompt, the log-odds of its group's accuracy, so that the PRM need not lower or raise every
+    token to explain how hard a prompt is; `dpo`, `bon_acc`, `bon_rm`: against siblings, as in the later recipe."""
     reference: Reference = "freeze"
     """`freeze`: the SFT model; `policy`: the behaviour log-probs of the rollout; `none`: no reference (r = beta*log pi)."""
     replay_batches: int = 0
@@ -148,12 +153,12 @@ def _problems(algorithm: Algorithm) -> Iterator[str]:
             f'algorithm.group_size = {algorithm.group_size}, but advantage "{algorithm.advantage}" needs at least 2. '
             'Set algorithm.group_size = 4 or algorithm.advantage = "reinforce"'
         )
-    if process.loss != "ce" and process.update not in ("reverse", "before"):
+    if process.loss in SIBLING_LOSSES and process.update not in ("reverse", "before"):
         yield (
             f'algorithm.process.loss = "{process.loss}" compares siblings, so it needs their scores before the update. '
             'Set algorithm.process.update = "reverse"'
         )
-    if process.loss != "ce" and algorithm.group_size < 2:
+    if process.loss in SIBLING_LOSSES and algorithm.group_size < 2:
         yield f'algorithm.process.loss = "{process.loss}" needs group_size >= 2'
     if algorithm.advantage == "gae" and process.baseline not in ("estimator", "none"):
         yield f'algorithm.process.baseline = "{process.baseline}" has no place in gae, whose baseline is the value model'

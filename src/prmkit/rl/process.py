@@ -12,10 +12,17 @@ from torch import Tensor
 
 from prmkit.ops.batch import Batch, LossSum, TokenOutputs, take
 from prmkit.ops.masked import masked_sum
-from prmkit.ops.prm_loss import best_of_n_weight, cross_entropy, margin_loss, opponent_mean, pairwise_accuracy
+from prmkit.ops.prm_loss import (
+    best_of_n_weight,
+    cross_entropy,
+    group_log_odds,
+    margin_loss,
+    opponent_mean,
+    pairwise_accuracy,
+)
 from prmkit.ops.rewards import implicit_reward
 from prmkit.protocols import Learner
-from prmkit.rl.algorithm import Process
+from prmkit.rl.algorithm import SIBLING_LOSSES, Process
 
 
 class TokenScorer(Protocol):
@@ -63,8 +70,8 @@ class PRMBatch(Batch):
     """What the PRM learns from."""
 
     reference_logp_BT: Tensor
-    opponent_q_B: Tensor
-    """Mean Q of the siblings with the other outcome (dpo losses); 0 for cross-entropy."""
+    offset_B: Tensor
+    """Added to Q: the group's log-odds (ce_offset), minus the opponents' mean Q (dpo losses), or 0."""
     weight_B: Tensor
     """Weight of each response in the loss, fixed over the mini-batch."""
 
@@ -89,7 +96,7 @@ class ImplicitPRM:
             logp_BT = self.learner.outputs(batch).output_BT
         else:
             minibatches = self._minibatches(batch, reference_BT)
-            result = self.learner.update([*self._replayed(), *minibatches], self._loss)
+            result = self.learner.update([*self.replay, *minibatches], self._loss)
             metrics = result.metrics
             logp_BT = torch.zeros_like(batch.behaviour_logp_BT)
             for rows, seen in zip(self._rows(batch), result.output_BT[-len(minibatches) :], strict=True):
@@ -132,7 +139,7 @@ class ImplicitPRM:
         return torch.arange(len(batch.outcome_B)).tensor_split(min(self.num_minibatches, len(batch.outcome_B)))
 
     def _minibatches(self, batch: Batch, reference_BT: Tensor) -> list[PRMBatch]:
-        opponent_q_B, emphasis_B = self._group_statistics(batch, reference_BT)
+        offset_B, emphasis_B = self._group_statistics(batch, reference_BT)
         result = []
         for rows in self._rows(batch):
             part = take(batch, rows)
@@ -142,40 +149,37 @@ class ImplicitPRM:
                 PRMBatch(
                     **values,
                     reference_logp_BT=reference_BT[rows, : part.token_BT.shape[1]],
-                    opponent_q_B=opponent_q_B[rows],
+                    offset_B=offset_B[rows],
                     weight_B=emphasis_B[rows] * share,
                 )
             )
         return result
 
     def _group_statistics(self, batch: Batch, reference_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """What a response is compared with, and its emphasis. Cross-entropy needs no siblings and no forward pass."""
-        if self.settings.loss == "ce":
-            return torch.zeros_like(batch.outcome_B), torch.ones_like(batch.outcome_B)
+        """What is added to each Q, and each response's emphasis. Only sibling losses need a forward pass for it."""
+        ones_B, zeros_B = torch.ones_like(batch.outcome_B), torch.zeros_like(batch.outcome_B)
+        if self.settings.loss not in SIBLING_LOSSES:
+            offset = self.settings.loss == "ce_offset"
+            return group_log_odds(batch.outcome_B, batch.group_B) if offset else zeros_B, ones_B
         logp_BT = self.learner.outputs(batch).output_BT
         reward_BT = implicit_reward(logp_BT, reference_BT, batch.response_mask_BT, self.settings.beta)
         q_B = masked_sum(reward_BT, batch.response_mask_BT, dim=1)
-        emphasis_B = torch.ones_like(q_B)
+        emphasis_B = ones_B
         if self.settings.loss == "bon_acc":
             emphasis_B = best_of_n_weight(batch.outcome_B, batch.group_B)
         elif self.settings.loss == "bon_rm":
             emphasis_B = best_of_n_weight(q_B, batch.group_B)
-        return opponent_mean(q_B, batch.outcome_B, batch.group_B), emphasis_B
+        return -opponent_mean(q_B, batch.outcome_B, batch.group_B), emphasis_B
 
     def _loss(self, outputs: TokenOutputs, part: PRMBatch) -> LossSum:
         """Weighted loss of some responses, from the sum of their token rewards."""
         logp_BT, device = outputs.output_BT, outputs.output_BT.device
         mask_BT, outcome_B = part.response_mask_BT.to(device), part.outcome_B.to(device)
         reward_BT = implicit_reward(logp_BT, part.reference_logp_BT.to(device), mask_BT, self.settings.beta)
-        q_B = masked_sum(reward_BT, mask_BT, dim=1)
-        if self.settings.loss == "ce":
-            loss_B = cross_entropy(q_B, outcome_B)
-        else:
-            loss_B = margin_loss(q_B, part.opponent_q_B.to(device), outcome_B)
+        q_B, offset_B = masked_sum(reward_BT, mask_BT, dim=1), part.offset_B.to(device)
+        sibling = self.settings.loss in SIBLING_LOSSES
+        loss_B = margin_loss(q_B, -offset_B, outcome_B) if sibling else cross_entropy(q_B + offset_B, outcome_B)
         return LossSum(loss=(part.weight_B.to(device) * loss_B).sum(), metrics={})
-
-    def _replayed(self) -> list[PRMBatch]:
-        return list(self.replay)
 
     def _remember(self, minibatches: Sequence[PRMBatch]) -> None:
         keep = self.settings.replay_batches * len(minibatches)

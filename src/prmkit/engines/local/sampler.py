@@ -34,13 +34,15 @@ class LocalSampler:
         Raises SamplingError for a prompt that does not fit the context, before anything is sampled.
         """
         encoded = [self._encode(prompt, params) for prompt in prompts]
-        generator = torch.Generator().manual_seed(seed)
+        # A generator for each prompt, so that a row's luck depends neither on other prompts nor on max_rows.
+        seeds = torch.randint(2**62, (len(prompts),), generator=torch.Generator().manual_seed(seed)).tolist()
         groups = []
         per_call = max(1, self.max_rows // n)
         for start in range(0, len(prompts), per_call):
             part = range(start, min(start + per_call, len(prompts)))
+            uniform_RT = torch.cat([_uniform(n, params.max_tokens, seeds[i]) for i in part])
             with torch.inference_mode(), self.model.speaking():
-                tokens, logprobs = self._decode([encoded[i] for i in part], n, params, generator)
+                tokens, logprobs = self._decode([encoded[i] for i in part], n, params, uniform_RT)
             for i in part:
                 rows = range((i - start) * n, (i - start + 1) * n)
                 members = [self._rollout(prompts[i].id, encoded[i], tokens[r], logprobs[r], params) for r in rows]
@@ -58,9 +60,9 @@ class LocalSampler:
         return ids
 
     def _decode(
-        self, prompts: Sequence[tuple[int, ...]], n: int, params: SamplingParams, generator: torch.Generator
+        self, prompts: Sequence[tuple[int, ...]], n: int, params: SamplingParams, uniform_RT: Tensor
     ) -> tuple[list[list[int]], list[list[float]]]:
-        """Token ids and log-probs of all responses; row r belongs to prompt r // n."""
+        """Token ids and log-probs of all responses; row r belongs to prompt r // n. `uniform_RT`: its luck at each token."""
         num_rows = len(prompts) * n
         tokens: list[list[int]] = [[] for _ in range(num_rows)]
         logprobs: list[list[float]] = [[] for _ in range(num_rows)]
@@ -69,8 +71,7 @@ class LocalSampler:
         active = list(range(num_rows))
         ended = [False] * num_rows
         for position in range(params.max_tokens):
-            # Numbers are drawn for every row, ended or not, so that a row's luck does not depend on the others' lengths.
-            uniform_B = torch.rand(num_rows, generator=generator, dtype=torch.float64)[active]
+            uniform_B = uniform_RT[active, position]
             token_B, logp_B = draw(past.logits_BV, uniform_B.to(self.model.device), params)
             for row, token, logp in zip(active, token_B.tolist(), logp_B.tolist(), strict=True):
                 if not ended[row]:
@@ -114,6 +115,10 @@ class LocalSampler:
             finish="stop" if self._has_ended(token_ids, params) else "length",
             policy_version=self.version(),
         )
+
+
+def _uniform(num_rows: int, max_tokens: int, seed: int) -> Tensor:
+    return torch.rand(num_rows, max_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
