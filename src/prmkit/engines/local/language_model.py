@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from prmkit.ops.batch import Batch, TokenOutputs
@@ -36,7 +37,7 @@ class LanguageModel:
     @property
     def causal_lm(self) -> Any:
         """The Hugging Face model, without the adapters' wrapper."""
-        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters of this role: the adapter's, or all of them."""
@@ -51,12 +52,12 @@ class LanguageModel:
         autocast: Any = nullcontext()
         if self.compute_dtype != torch.float32:
             autocast = torch.autocast(self.device.type, dtype=self.compute_dtype)
-        off: Any = nullcontext()
+        speaker: Any = nullcontext()
         if self.adapters_off:
-            off = self.model.disable_adapter()
+            speaker = _adapters_off(self.model)
         elif self.adapter is not None:
             _activate(self.model, self.adapter)
-        with off, autocast:
+        with speaker, autocast:
             yield
 
     def hidden_states(self, token_BT: Tensor) -> Tensor:
@@ -94,10 +95,24 @@ class LanguageModel:
         )
 
 
+@contextmanager
+def _adapters_off(model: Any) -> Iterator[None]:
+    with _requires_grad_kept(model), model.disable_adapter():
+        yield
+
+
 def _activate(model: Any, adapter: str) -> None:
-    """Make `adapter` the one that speaks, and leave every adapter's requires_grad as it is (set_adapter would clear it)."""
     if model.active_adapter != adapter:
-        wanted = {p: p.requires_grad for p in model.parameters()}
-        model.set_adapter(adapter)
-        for parameter, requires_grad in wanted.items():
+        with _requires_grad_kept(model):
+            model.set_adapter(adapter)
+
+
+@contextmanager
+def _requires_grad_kept(model: Any) -> Iterator[None]:
+    """PEFT freezes every adapter but the one it switches to; here each stays as its learner wants it."""
+    wanted = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)

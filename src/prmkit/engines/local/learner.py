@@ -155,7 +155,7 @@ class LocalLearner:
         self._save(path)
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Weights by name, optimizer state and step count."""
+        """Weights by name, optimizer state and step count. Not copies: write them before the next update."""
         return {
             "weights": {name: p.detach().cpu() for name, p in self.parameters},
             "optimizer": self.optimizer.state_dict(),

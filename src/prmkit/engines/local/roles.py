@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from prmkit.config import ModelConfig, OptimizerConfig
 from prmkit.data.steps import Splitter
@@ -123,9 +124,8 @@ class _Separate:
         return self._language_model(self._other(self.config.prm_path, "prm_path"))
 
     def reference(self) -> LanguageModel:
-        path = self.config.reference_path
-        model = self._other(path, "reference_path", compute_dtype(self.config.model))
-        return self._language_model(model.requires_grad_(False))
+        model = self._other(self.config.reference_path, "reference_path").requires_grad_(False)
+        return self._language_model(narrow_linears(model, compute_dtype(self.config.model)))
 
     def critic(self) -> LanguageModel:
         return self._language_model(self._other("", ""))
@@ -133,18 +133,17 @@ class _Separate:
     def save(self, model: LanguageModel, path: Path) -> None:
         save_full(model, self.tokenizer, path)
 
-    def _other(self, path: str, key: str, dtype: torch.dtype = torch.float32) -> Any:
-        model, tokenizer = self._load(path or self.config.model.path, dtype)
+    def _other(self, path: str, key: str) -> Any:
+        model, tokenizer = self._load(path or self.config.model.path)
         if tokenizer.get_vocab() != self.tokenizer.get_vocab():
             raise ModelError(
                 f"{key} = {path!r} has another vocabulary than model.path; token rewards need the same tokens"
             )
         return model
 
-    def _load(self, path: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-        model, tokenizer = load_model(
-            replace(self.config.model, path=path), work_dir=self.work_dir, seed=self.config.seed, dtype=dtype
-        )
+    def _load(self, path: str) -> tuple[Any, Any]:
+        settings = replace(self.config.model, path=path)
+        model, tokenizer = load_model(settings, work_dir=self.work_dir, seed=self.config.seed)
         if getattr(model.config, "final_logit_softcapping", None):
             raise ModelError(f"{path}: final_logit_softcapping is not supported; use a model family without it")
         return self._prepared(model), tokenizer
@@ -173,7 +172,7 @@ class _Shared(_Separate):
         settings = lora_config(config.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            base = self.policy_model.requires_grad_(False)
+            base = narrow_linears(self.policy_model.requires_grad_(False), compute_dtype(config.model))
             self.policy_model = get_peft_model(base, settings, adapter_name=roles[0])
             if config.algorithm.uses_prm:
                 self.policy_model.add_adapter(roles[1], settings)
@@ -194,6 +193,19 @@ class _Shared(_Separate):
 
     def save(self, model: LanguageModel, path: Path) -> None:
         save_adapter(model, self.tokenizer, path)
+
+
+def narrow_linears(model: Any, dtype: torch.dtype) -> Any:
+    """Hold the weights of frozen linear layers in the compute precision.
+
+    Autocast would round them so for every forward pass; everything else stays in float32, so the model says exactly what
+    the same model with float32 weights says: before the first update every log-ratio is 0.
+    """
+    output_layer = model.get_output_embeddings()
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module is not output_layer:
+            module.to(dtype)
+    return model
 
 
 def lora_config(config: ModelConfig) -> LoraConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,18 @@ def save_full(model: LanguageModel, tokenizer: Any, path: Path) -> None:
 
 
 def save_adapter(model: LanguageModel, tokenizer: Any, path: Path) -> None:
-    """The role's adapter in PEFT form; its configuration names the base, so AutoModelForCausalLM loads both."""
+    """The role's adapter in PEFT form; its configuration names the base, so AutoModelForCausalLM loads both.
+
+    There is no config.json beside it, which would claim that the folder holds the base's weights too.
+    """
     path.mkdir(parents=True, exist_ok=True)
     assert model.adapter is not None
     weights = get_peft_model_state_dict(model.model, adapter_name=model.adapter)
     save_file({name: tensor.contiguous().cpu() for name, tensor in weights.items()}, path / "adapter_model.safetensors")
-    model.model.peft_config[model.adapter].save_pretrained(path)
-    model.causal_lm.config.save_pretrained(path)
+    settings = copy(model.model.peft_config[model.adapter])
+    settings.base_model_name_or_path = str(Path(settings.base_model_name_or_path).resolve())
+    settings.inference_mode = True
+    settings.save_pretrained(path)
     tokenizer.save_pretrained(path)
 
 

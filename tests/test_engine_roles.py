@@ -1,0 +1,296 @@
+"""Roles put together: separate models, or adapters on one base that do not touch each other; saving; what is refused."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_models import QUESTIONS, random_batch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
+
+from prmkit.config import ModelConfig, OptimizerConfig
+from prmkit.data.types import SamplingParams
+from prmkit.engines.local.language_model import LanguageModel
+from prmkit.engines.local.roles import LocalRoles, local_roles
+from prmkit.errors import ConfigError, ModelError
+from prmkit.models.tiny import make_tiny, tiny_tokenizer
+from prmkit.protocols import Verifier
+from prmkit.rl.algorithm import KL, Algorithm, Process
+from prmkit.rl.config import RLConfig
+from prmkit.rl.process import ImplicitPRM
+from prmkit.tasks.arithmetic import SPLIT
+from prmkit.train.sft import SFTBatch, sft_loss
+
+LENGTHS = [(3, 5), (7, 9), (1, 14), (5, 5)]
+
+
+class NoVerifier:
+    """Never asked here."""
+
+    def verify(self, responses: Any) -> Any:
+        raise AssertionError
+
+
+VERIFIER: Verifier = NoVerifier()
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return make_tiny(tmp_path / "base", seed=3, size="micro")
+
+
+def assemble(base: Path, **options: Any) -> LocalRoles:
+    model_options = {k: options.pop(k) for k in ("lora_rank", "dtype", "gradient_checkpointing") if k in options}
+    config = RLConfig(
+        **{
+            "model": ModelConfig(path=str(base), device="cpu", **model_options),
+            "algorithm": Algorithm(process=Process(coef=1.0), kl=KL(coef=0.1)),
+            "policy": OptimizerConfig(learning_rate=1e-2),
+            "prm": OptimizerConfig(learning_rate=1e-2),
+            **options,
+        }
+    )
+    return local_roles(config, VERIFIER, SPLIT, base.parent)
+
+
+def prm_of(made: LocalRoles) -> ImplicitPRM:
+    prm = made.roles.prm
+    assert isinstance(prm, ImplicitPRM)
+    return prm
+
+
+def learner_of(made: LocalRoles, role: str) -> Any:
+    return made.roles.policy if role == "policy" else prm_of(made).learner
+
+
+def three_outputs(made: LocalRoles, batch: SFTBatch) -> dict[str, Tensor]:
+    """Log-probs of policy, PRM and reference."""
+    reference = made.roles.reference
+    assert reference is not None
+    roles = {"policy": made.roles.policy, "prm": prm_of(made).learner, "reference": reference}
+    return {name: role.outputs(batch).output_BT for name, role in roles.items()}
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_at_the_start_all_roles_agree_exactly(base: Path, lora_rank: int, dtype: str) -> None:
+    outputs = three_outputs(assemble(base, lora_rank=lora_rank, dtype=dtype), random_batch(LENGTHS))
+    assert outputs["policy"].any()
+    assert torch.equal(outputs["policy"], outputs["reference"])
+    assert torch.equal(outputs["prm"], outputs["reference"])
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+@pytest.mark.parametrize("trained", ["policy", "prm"])
+def test_training_one_role_moves_that_role_alone(base: Path, lora_rank: int, trained: str) -> None:
+    made, batch = assemble(base, lora_rank=lora_rank), random_batch(LENGTHS)
+    before = three_outputs(made, batch)
+    for _ in range(3):
+        learner_of(made, trained).update([batch], sft_loss)
+    after = three_outputs(made, batch)
+    for name in before:
+        assert torch.equal(before[name], after[name]) == (name != trained), name
+    assert float(after[trained].sum()) > float(before[trained].sum())  # and it learned
+
+
+def test_adapters_share_one_base_that_never_moves(base: Path) -> None:
+    made, batch = assemble(base, lora_rank=4), random_batch(LENGTHS)
+    policy, prm = made.roles.policy, prm_of(made).learner
+    shared: PeftModel = policy.model.model  # type: ignore[attr-defined]
+    assert prm.model.model is shared  # type: ignore[attr-defined]
+    names = [{name for name, _ in role.parameters} for role in (policy, prm)]  # type: ignore[attr-defined]
+    assert not names[0] & names[1]
+    # per layer 4 attention and 3 MLP matrices, A and B of each; 2 layers
+    assert [len(n) for n in names] == [28, 28]
+    frozen = {n: p.detach().clone() for n, p in shared.named_parameters() if "lora_" not in n}
+    for role in (policy, prm):
+        role.update([batch], sft_loss)
+    assert all(torch.equal(frozen[n], p) for n, p in shared.named_parameters() if n in frozen)
+    stored = load_file(base / "model.safetensors")
+    embedding = shared.get_base_model().model.embed_tokens.weight
+    assert torch.equal(embedding, stored["model.embed_tokens.weight"])
+
+
+def test_roles_can_take_turns_inside_one_pass_of_gradients(base: Path) -> None:
+    """A forward pass of another role between a role's forward and backward pass does not change its gradient."""
+    made, batch = assemble(base, lora_rank=4), random_batch(LENGTHS)
+    policy, prm = learner_of(made, "policy"), learner_of(made, "prm")
+
+    def grads(interrupted: bool) -> list[Tensor]:
+        output_BT = policy.model.outputs(batch).output_BT
+        if interrupted:
+            prm.outputs(batch)
+            assert made.roles.reference is not None
+            made.roles.reference.outputs(batch)
+        return list(torch.autograd.grad(output_BT.sum(), [p for _, p in policy.parameters]))
+
+    for a, b in zip(grads(False), grads(True), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_adapters_sampler_speaks_for_the_policy(base: Path) -> None:
+    made, batch = assemble(base, lora_rank=4), random_batch(LENGTHS)
+    for role in ("policy", "policy", "prm"):
+        learner_of(made, role).update([batch], sft_loss)
+    prm_of(made).learner.outputs(batch)  # the PRM spoke last
+    groups = made.roles.sampler.sample(QUESTIONS, n=2, params=SamplingParams(max_tokens=12), seed=0)
+    speaker: LanguageModel = made.roles.policy.model  # type: ignore[attr-defined]
+    with torch.no_grad(), speaker.speaking():
+        for rollout in [r for g in groups for r in g.members]:
+            ids = torch.tensor([[*rollout.prompt_token_ids, *rollout.token_ids]])
+            logp_TV = speaker.model(input_ids=ids).logits[0].log_softmax(-1)[len(rollout.prompt_token_ids) - 1 : -1]
+            own_T = logp_TV.gather(1, torch.tensor(rollout.token_ids)[:, None]).squeeze(1)
+            torch.testing.assert_close(torch.tensor(rollout.logprobs), own_T, rtol=1e-5, atol=1e-5)
+    assert {r.policy_version for g in groups for r in g.members} == {2}
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+@pytest.mark.parametrize("role", ["policy", "prm"])
+def test_a_saved_role_loads_with_transformers(base: Path, lora_rank: int, role: str, tmp_path: Path) -> None:
+    made, batch = assemble(base, lora_rank=lora_rank), random_batch(LENGTHS)
+    learner = learner_of(made, role)
+    learner.update([batch], sft_loss)
+    learner.save(tmp_path / "saved")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    with torch.no_grad():
+        output_BT = LanguageModel(model=loaded).outputs(batch).output_BT
+    torch.testing.assert_close(output_BT, learner.outputs(batch).output_BT, rtol=1e-6, atol=1e-6)
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").get_vocab() == made.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_a_critic_starts_at_0_learns_alone_and_is_saved(base: Path, lora_rank: int, tmp_path: Path) -> None:
+    algorithm = Algorithm(advantage="gae", process=Process(coef=1.0))
+    made, batch = assemble(base, lora_rank=lora_rank, algorithm=algorithm), random_batch(LENGTHS)
+    critic: Any = made.roles.critic
+    assert not critic.outputs(batch).output_BT.any()
+    policy_before = made.roles.policy.outputs(batch).output_BT
+    critic.update([batch], sft_loss)  # any loss: raise the values
+    critic.update([batch], sft_loss)
+    assert critic.outputs(batch).output_BT[batch.response_mask_BT].mean() > 0
+    assert torch.equal(made.roles.policy.outputs(batch).output_BT, policy_before)
+    critic.save(tmp_path / "critic")
+    head = load_file(tmp_path / "critic" / "value_head.safetensors")
+    assert torch.equal(head["weight"], critic.model.head.weight)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "critic")
+
+
+def test_learner_state_goes_round_with_adapters(base: Path) -> None:
+    batch = random_batch(LENGTHS)
+    first, second = (assemble(base, lora_rank=4) for _ in range(2))
+    learner_of(first, "policy").update([batch], sft_loss)
+    learner_of(second, "policy").load_state_dict(deepcopy(learner_of(first, "policy").state_dict()))
+    for made in (first, second):
+        learner_of(made, "policy").update([batch], sft_loss)
+    assert torch.equal(learner_of(first, "policy").outputs(batch).output_BT, three_outputs(second, batch)["policy"])
+
+
+def test_the_same_seed_makes_the_same_adapters_and_another_seed_others(base: Path) -> None:
+    before = torch.get_rng_state()
+    drawn = [dict(learner_of(assemble(base, lora_rank=4, seed=s), "policy").parameters) for s in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), before)
+    name = next(n for n in drawn[0] if "lora_A" in n)
+    assert torch.equal(drawn[0][name], drawn[1][name])
+    assert not torch.equal(drawn[0][name], drawn[2][name])
+
+
+def test_roles_exist_only_where_the_algorithm_asks_for_them(base: Path) -> None:
+    for lora_rank in (0, 4):
+        plain = assemble(base, lora_rank=lora_rank, algorithm=Algorithm()).roles
+        assert (plain.prm, plain.reference, plain.critic) == (None, None, None)
+        behaviour = Algorithm(process=Process(coef=1.0, reference="policy"))
+        prm = prm_of(assemble(base, lora_rank=lora_rank, algorithm=behaviour))
+        assert prm.reference is None
+        frozen = assemble(base, lora_rank=lora_rank, algorithm=Algorithm(process=Process(coef=1.0)))
+        assert frozen.roles.reference is None  # the KL term's, which is off
+        assert prm_of(frozen).reference is not None
+
+
+def test_the_policy_and_its_kl_reference_speak_at_the_sampling_temperature(base: Path) -> None:
+    warm = assemble(base, sampling=SamplingParams(temperature=0.5))
+    batch = random_batch(LENGTHS)
+    outputs = three_outputs(warm, batch)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        halved, plain = (LanguageModel(model=model, temperature=t).outputs(batch).output_BT for t in (0.5, 1.0))
+    torch.testing.assert_close(outputs["policy"], halved)
+    torch.testing.assert_close(outputs["reference"], halved)
+    torch.testing.assert_close(outputs["prm"], plain)
+
+
+def test_gradient_checkpointing_and_threads_are_taken_from_the_configuration(base: Path) -> None:
+    made = assemble(base, gradient_checkpointing=True)
+    assert made.roles.policy.model.model.is_gradient_checkpointing  # type: ignore[attr-defined]
+    config = RLConfig(model=ModelConfig(path=str(base), device="cpu", threads=torch.get_num_threads()))
+    local_roles(config, VERIFIER, SPLIT, base.parent)
+    for lora_rank in (0, 4):
+        batch = random_batch(LENGTHS)
+        results = []
+        for on in (False, True):
+            made = assemble(base, lora_rank=lora_rank, gradient_checkpointing=on)
+            results.append(made.roles.policy.update([batch, batch], sft_loss).metrics)
+        assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("key", ["prm_path", "reference_path"])
+def test_a_role_with_another_vocabulary_is_refused(base: Path, tmp_path: Path, key: str) -> None:
+    other = make_tiny(tmp_path / "other", seed=1, size="micro")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["x"])
+    tokenizer.save_pretrained(other)
+    model = AutoModelForCausalLM.from_pretrained(other)
+    model.resize_token_embeddings(20, mean_resizing=False)
+    model.save_pretrained(other)
+    with pytest.raises(ModelError, match=rf"{key} = '.*other' has another vocabulary than model.path"):
+        assemble(base, **{key: str(other)})
+
+
+def test_roles_can_start_from_other_folders(base: Path, tmp_path: Path) -> None:
+    other = make_tiny(tmp_path / "other", seed=4, size="micro")
+    batch = random_batch(LENGTHS)
+    outputs = three_outputs(assemble(base, prm_path=str(other), reference_path=str(other)), batch)
+    assert torch.equal(outputs["prm"], outputs["reference"])
+    assert not torch.equal(outputs["policy"], outputs["prm"])
+
+
+@pytest.mark.parametrize("key", ["prm_path", "reference_path"])
+def test_adapters_leave_no_room_for_other_folders(base: Path, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key} is set, but with model.lora_rank > 0 all roles share model.path"):
+        assemble(base, lora_rank=4, **{key: str(base)})
+
+
+def test_soft_capped_logits_are_refused(tmp_path: Path) -> None:
+    config = Gemma3TextConfig(
+        final_logit_softcapping=30.0,
+        vocab_size=19,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    Gemma3ForCausalLM(config).save_pretrained(tmp_path / "gemma3")
+    tiny_tokenizer().save_pretrained(tmp_path / "gemma3")
+    with pytest.raises(
+        ModelError, match="gemma3: final_logit_softcapping is not supported; use a model family without"
+    ):
+        assemble(tmp_path / "gemma3")
+
+
+def test_every_role_keeps_the_configured_precision(base: Path) -> None:
+    made = assemble(base, dtype="bfloat16")
+    assert {p.dtype for _, p in learner_of(made, "policy").parameters} == {torch.float32}
+    reference: Any = made.roles.reference
+    frozen = reference.model.model
+    assert frozen.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+    assert frozen.model.layers[0].input_layernorm.weight.dtype == torch.float32
+    assert not any(p.requires_grad for p in frozen.parameters())
