@@ -94,7 +94,7 @@ class _Run:
         row = self._log(step, result, seconds)
         if config.record_rollouts_every and (step == 1 or step % config.record_rollouts_every == 0):
             rows = rollout_rows(result, step, self.data.first_error)
-            self.folder.write_rollouts(step, rows, config.keep_rollouts)
+            self.folder.write_rollouts(step, rows, every=config.record_rollouts_every, keep=config.keep_rollouts)
         if config.eval_every and (step % config.eval_every == 0 or step == config.steps):
             row |= self.evaluate(step)
         return row
@@ -153,6 +153,7 @@ class _Run:
         steps = self.folder.saved_steps()
         last = steps[-1] if steps else 0
         self.folder.rewind(last if steps else -1)
+        self.folder.prune(self.config.keep_checkpoints)
         if not steps:
             return 0
         state = self.folder.load_checkpoint(last)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,8 +45,10 @@ class RunFolder:
         with self._writing("the run folder"):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             (self.path / "rollouts").mkdir(exist_ok=True)
-            for leftover in self.checkpoints.glob(".writing-*"):
+            for leftover in (*self.checkpoints.glob(".writing-*"), *self.checkpoints.glob(".removing-*")):
                 shutil.rmtree(leftover)
+            for leftover in self.path.glob(".writing-*"):
+                leftover.unlink()
         config = self.path / "config.toml"
         if not config.exists():
             self.write_text("config.toml", resolved)
@@ -69,12 +73,19 @@ class RunFolder:
         with self._writing(name), (self.path / name).open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def write_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]], keep: int) -> None:
-        """The recorded rollouts of a step. Beyond `keep` files every second of the older ones goes, the first one stays."""
+    def write_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]], *, every: int, keep: int) -> None:
+        """The recorded rollouts of a step: of step 1 and of every `every`-th.
+
+        Beyond `keep` files only every second one stays, then every fourth and so on, with the first and the newest. What
+        stays follows from `step` alone, so a run that was killed and goes on ends with the same files.
+        """
         self.write_text(f"rollouts/step_{step:06d}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        files = sorted((self.path / "rollouts").glob("step_*.jsonl"))
-        if len(files) > keep:
-            for file in files[1:-1:2]:
+        stride = every
+        while step // stride + 2 > keep and stride <= step:
+            stride *= 2
+        for file in (self.path / "rollouts").glob("step_*.jsonl"):
+            recorded = int(file.stem.removeprefix("step_"))
+            if recorded % stride and recorded not in (1, step):
                 file.unlink()
 
     def save_checkpoint(
@@ -87,7 +98,7 @@ class RunFolder:
             aside.mkdir()
             for name, save in models.items():
                 save(aside / name)
-            torch.save(dict(state), aside / "trainer.pt")
+            torch.save(_canonical(state), aside / "trainer.pt")
             _flush(aside)
             if final.exists():
                 shutil.rmtree(final)
@@ -100,9 +111,15 @@ class RunFolder:
                 f"the checkpoint of step {step} could not be written under {self.checkpoints}: {error} "
                 f"(after {size / 1e6:.0f} MB). Earlier checkpoints are whole. Free some space and run the same command again"
             ) from error
-        for old in self.saved_steps()[:-keep]:
-            shutil.rmtree(self.checkpoints / f"step_{old:06d}")
+        self.prune(keep)
         return final
+
+    def prune(self, keep: int) -> None:
+        """Remove all checkpoints but the newest `keep`. Each is renamed first: half of one never looks like a whole one."""
+        for old in self.saved_steps()[:-keep]:
+            doomed = self.checkpoints / f".removing-step_{old:06d}"
+            os.replace(self.checkpoints / f"step_{old:06d}", doomed)
+            shutil.rmtree(doomed)
 
     def saved_steps(self) -> list[int]:
         """Steps of the whole checkpoints, in order."""
@@ -113,9 +130,10 @@ class RunFolder:
         file = self.checkpoints / f"step_{step:06d}" / "trainer.pt"
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0]  # torch goes on about trusting the file
             raise CheckpointError(
-                f"{file} cannot be read: {error}. Delete the folder {file.parent} to go on from the one before"
+                f"{file} cannot be read: {reason}. Delete the folder {file.parent} to go on from the one before"
             ) from error
         return state
 
@@ -139,6 +157,19 @@ class RunFolder:
                 f"{name} could not be written in {self.path}: {error}. Free some space or check the permissions, "
                 "and run the same command again: the run goes on from its last checkpoint"
             ) from error
+
+
+def _canonical(value: Any) -> Any:
+    """The same value in new containers and with interned strings.
+
+    Pickle writes an object that it meets again as a reference, so the bytes of a checkpoint would depend on which equal
+    strings and tuples are one object: in a run that goes on they are others than in one that was never stopped.
+    """
+    if isinstance(value, Mapping):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_canonical(item) for item in value)
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def _whole_lines(file: Path) -> Iterator[str]:

@@ -109,6 +109,7 @@ def train_sft(
 ) -> bool:
     """Train until `config.steps`; True if it got there, False if it was asked to stop before. `folder` is open."""
     start = _restore(learner, folder)
+    folder.prune(config.keep_checkpoints)
     loggers = make_loggers(config.report_to, folder.path)
     try:
         for step in range(start + 1, config.steps + 1):
