@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,7 +15,7 @@ from prmkit.errors import ConfigError
 if TYPE_CHECKING:
     from prmkit.evaluate.config import EvalConfig
     from prmkit.rl.config import RLConfig
-    from prmkit.tasks import Task
+    from prmkit.tasks.task import Task
     from prmkit.train.config import SFTConfig
 
 console = Console()
@@ -31,16 +30,13 @@ def sft(config: SFTConfig) -> None:
     """Fine-tune; the model of the last checkpoint is what `prmkit rl` starts from."""
     from prmkit.data.chat import read_demonstrations
     from prmkit.engines.local.single import sft_learner
-    from prmkit.tasks import load_task
+    from prmkit.tasks.task import load_task
     from prmkit.train.run_folder import RunFolder
     from prmkit.train.sft import encode_all, train_sft
     from prmkit.train.stop import stop_on_signals
 
-    demonstrations: Sequence[Any]
-    if config.data:
-        demonstrations = read_demonstrations(config.data)
-    else:
-        demonstrations = load_task(config.task, seed=config.seed).demonstrations
+    made = [] if config.data else load_task(config.task, seed=config.seed).demonstrations
+    demonstrations = read_demonstrations(config.data) if config.data else made
     if not demonstrations:
         raise ConfigError(f'task "{config.task.name}" has no worked solutions to learn from; set data to a JSONL file')
     learner, tokenizer = sft_learner(config, work_dir())
@@ -57,7 +53,7 @@ def rl(config: RLConfig) -> None:
     from prmkit.engines.local.roles import local_roles
     from prmkit.report import write_report
     from prmkit.rl.loop import RunData, train_rl
-    from prmkit.tasks import load_task
+    from prmkit.tasks.task import load_task
     from prmkit.train.run_folder import RunFolder
     from prmkit.train.stop import stop_on_signals
     from prmkit.verify import make_verifier
@@ -82,18 +78,30 @@ def evaluate(config: EvalConfig) -> None:
     """Accuracy of a model on a task's test prompts, as a table and as a JSON file."""
     from prmkit.cli.tables import accuracy_table
     from prmkit.engines.local.single import eval_sampler
-    from prmkit.evaluate.run import run_evaluation
-    from prmkit.tasks import load_task
+    from prmkit.evaluate.run import evaluate_questions, result_json, write_result
+    from prmkit.tasks.task import load_task
     from prmkit.verify import make_verifier
 
     task = load_task(config.task, seed=config.seed)
     if not task.test:
         raise ConfigError("task.test is empty: evaluation needs test prompts; set task.test to a JSONL file")
     sampler, tokenizer = eval_sampler(config.model, work_dir(), config.seed)
-    with make_verifier(config.verifier) as verifier:
-        result = run_evaluation(config, sampler, verifier, task.test, tokenizer)
+    prompts = task.test[: config.prompts or None]
+    with make_verifier(config.verifier) as verifier, progress_bar("eval", len(prompts), ()) as bar:
+        result = evaluate_questions(
+            sampler,
+            verifier,
+            prompts,
+            samples=config.samples,
+            params=config.sampling,
+            seed=config.seed,
+            greedy=config.greedy,
+            batch_size=config.batch_size,
+            after_batch=lambda num_done: bar(num_done, {}),
+        )
     console.print(accuracy_table({config.model.path: result.accuracy}))
     if config.out:
+        write_result(Path(config.out), result_json(config, result, tokenizer.chat_template))
         console.print(f"written: {config.out}")
 
 
@@ -109,5 +117,3 @@ def _finish(done: bool, path: Path, last_line: str) -> None:
         console.print(f"{path}: a checkpoint of the last step is written; the same command goes on from there")
         raise KeyboardInterrupt
     console.print(last_line, soft_wrap=True)
-
-
