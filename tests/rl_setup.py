@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import resource
+import selectors
 import signal
 import subprocess
 import sys
@@ -176,7 +177,7 @@ class At:
     """Counted from 0, among the writes that hold `matching`."""
     matching: str = ""
     action: str = "kill"
-    """`kill` (SIGKILL), `int` (SIGINT), `limit` (no file may grow beyond 4 kB from here on), `tear` (SIGKILL in the middle
+    """`kill` (SIGKILL), `int` (SIGINT), `limit` (from here on no file may be longer than a byte), `tear` (SIGKILL in the middle
     of the next torch.save, half of its bytes written)."""
 
 
@@ -221,31 +222,44 @@ def _serve() -> None:
     import prmkit.rl.loop  # noqa: F401
 
     for line in sys.stdin:
-        request = json.loads(line)
-        with tempfile.TemporaryDirectory() as folder:
-            streams = [Path(folder) / name for name in ("out", "err", "writes")]
-            for path in streams:
-                path.touch()
-            child = os.fork()
-            if child == 0:
-                _become(request, *streams)
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            out, err, writes = (path.read_text() for path in streams)
+        pipes = [os.pipe() for _ in ("out", "err", "writes")]
+        child = os.fork()
+        if child == 0:
+            _become(json.loads(line), *(write for _, write in pipes))
+        for _, write in pipes:
+            os.close(write)
+        out, err, writes = _read_all([read for read, _ in pipes])
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(json.dumps({"code": code, "out": out, "err": err, "writes": writes.splitlines()}), flush=True)
 
 
-def _become(request: Mapping[str, Any], out: Path, err: Path, writes: Path) -> None:
+def _read_all(pipes: Sequence[int]) -> list[str]:
+    """What comes out of the pipes until all are closed."""
+    texts = {pipe: b"" for pipe in pipes}
+    with selectors.DefaultSelector() as selector:
+        for pipe in pipes:
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
+                data = os.read(key.fd, 65536)
+                texts[key.fd] += data
+                if not data:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+    return [text.decode() for text in texts.values()]
+
+
+def _become(request: Mapping[str, Any], out: int, err: int, writes: int) -> None:
     """In the child: be the command, then end."""
     code = 1
     try:
-        for number, path in ((1, out), (2, err)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
         os.chdir(request["cwd"])
-        sys.path.insert(0, request["cwd"])
         from prmkit.cli.main import main
 
-        sys.addaudithook(_watcher(request, os.open(writes, os.O_WRONLY | os.O_APPEND)))
+        sys.addaudithook(_watcher(request, writes))
         code = main(request["args"])
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -286,7 +300,7 @@ def _act(action: str) -> None:
     elif action == "int":
         os.kill(os.getpid(), signal.SIGINT)
     elif action == "limit":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     elif action == "tear":
         whole = torch.save
 

@@ -106,10 +106,11 @@ class RunFolder:
             _flush_folder(self.checkpoints)
         except (OSError, SafetensorError, RuntimeError) as error:
             size = sum(f.stat().st_size for f in aside.rglob("*") if f.is_file())
+            free = shutil.disk_usage(self.checkpoints).free  # torch does not say that a disk is full
             shutil.rmtree(aside, ignore_errors=True)
             raise CheckpointError(
                 f"the checkpoint of step {step} could not be written under {self.checkpoints}: {error} "
-                f"(after {size / 1e6:.0f} MB). Earlier checkpoints are whole. Free some space and run the same command again"
+                f"(after {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are free). Earlier checkpoints are whole. Free some space and run the same command again"
             ) from error
         self.prune(keep)
         return final
