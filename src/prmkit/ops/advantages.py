@@ -75,6 +75,17 @@ def process_baseline(reward_BT: Tensor, mask_BT: Tensor, group_B: Tensor, baseli
     return torch.where(mask_BT, centred_BT, torch.zeros_like(centred_BT))
 
 
+def redistributed(advantage_BT: Tensor, credit_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """The same advantage per response, carried by other tokens: A_it = a_it * T_i softmax_t(sign(a_it) c_it).
+
+    A token with high credit c carries more of a positive advantage, one with low credit more of a negative one. Weights
+    average 1 over the response's T_i tokens, so signs and (for a constant a_i) sums stay; equal credit changes nothing.
+    """
+    logits_BT = torch.where(mask_BT, torch.sign(advantage_BT) * credit_BT, torch.full_like(credit_BT, -torch.inf))
+    weight_BT = mask_BT.sum(1, keepdim=True) * torch.softmax(logits_BT, dim=1)
+    return torch.where(mask_BT, advantage_BT * weight_BT, torch.zeros_like(advantage_BT))
+
+
 def position_baseline(return_BT: Tensor, mask_BT: Tensor, group_B: Tensor) -> Tensor:
     """G_it less the mean return-to-go of the siblings that are still running at the same response position.
 

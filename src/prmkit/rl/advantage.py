@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from prmkit.ops.advantages import outcome_advantage, position_baseline, process_baseline
+from prmkit.ops.advantages import outcome_advantage, position_baseline, process_baseline, redistributed
 from prmkit.ops.batch import Batch
 from prmkit.ops.masked import masked_mean, masked_sum, whiten
 from prmkit.ops.policy_loss import kl_estimate
@@ -18,6 +19,8 @@ from prmkit.rl.algorithm import Algorithm, Process
 
 ESTIMATOR_BASELINE = {"rloo": "leave_one_out", "grpo": "group_std", "dr_grpo": "group", "remax": "greedy"}
 """Baseline of process rewards that belongs to an estimator; the others have none."""
+COST_BASELINE = {"rloo": "leave_one_out", "grpo": "group", "dr_grpo": "group"}
+"""Baseline of the KL cost in the reward. Never divided by a spread, which would cancel `kl.coef`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +75,14 @@ def advantages(
     else:
         return_BT = None
         greedy_mean_B = None if greedy is None else greedy.process_mean_B / scale_B
-        parts = {
-            "outcome": algorithm.outcome.coef * _outcome(algorithm, batch, greedy),
-            "process": process_coef * _dense(algorithm, algorithm.process, shaped_BT, batch, greedy_mean_B),
-        }
+        outcome_BT = algorithm.outcome.coef * _outcome(algorithm, batch, greedy)
+        process_BT = process_coef * _dense(algorithm, algorithm.process, shaped_BT, batch, greedy_mean_B)
+        if algorithm.process.use == "redistribute":
+            process_BT = redistributed(outcome_BT, process_BT, mask_BT) - outcome_BT
+        parts = {"outcome": outcome_BT, "process": process_BT}
         if algorithm.kl.where == "reward" and algorithm.kl.coef:
-            cost = replace(algorithm.process, granularity="token", discount=1.0)
+            baseline: Any = COST_BASELINE.get(algorithm.advantage, "none")
+            cost = replace(algorithm.process, granularity="token", discount=1.0, baseline=baseline)
             parts["kl"] = _dense(algorithm, cost, kl_reward_BT, batch)
         total_BT = torch.stack(list(parts.values())).sum(0)
     if algorithm.whiten == "tokens":
@@ -100,13 +105,18 @@ def reward_positions(batch: Batch, process: Process) -> Tensor:
             return last_token_mask(batch.response_mask_BT)
 
 
-def shaped_process(process_BT: Tensor, batch: Batch, process: Process) -> tuple[Tensor, Tensor]:
-    """Raw process rewards where the granularity puts them, divided by the normaliser; and each row's normaliser."""
+def placed_process(process_BT: Tensor, batch: Batch, process: Process) -> Tensor:
+    """Raw process rewards where the granularity puts them, without the end token's if it has none."""
     mask_BT = batch.response_mask_BT
     if not process.eos_reward:
         ended_BT = last_token_mask(mask_BT) & ~batch.truncated_B[:, None]
         process_BT = torch.where(ended_BT, torch.zeros_like(process_BT), process_BT)
-    placed_BT = by_granularity(process_BT, batch.step_BT, mask_BT, process.granularity)
+    return by_granularity(process_BT, batch.step_BT, mask_BT, process.granularity)
+
+
+def shaped_process(process_BT: Tensor, batch: Batch, process: Process) -> tuple[Tensor, Tensor]:
+    """Raw process rewards where the granularity puts them, divided by the normaliser; and each row's normaliser."""
+    mask_BT, placed_BT = batch.response_mask_BT, placed_process(process_BT, batch, process)
     scale_B = torch.empty_like(batch.outcome_B)
     for rows in torch.arange(len(scale_B)).tensor_split(min(process.normaliser_ranks, len(scale_B))):
         scale_B[rows] = normaliser_scale(
@@ -147,7 +157,7 @@ def greedy_baseline(outcome_B: Tensor, process_BT: Tensor | None, greedy_batch: 
     """ReMax's baseline from a batch with one greedy response per group, in group order; `outcome_B` is of those responses."""
     mean_B = torch.zeros_like(outcome_B)
     if process_BT is not None:
-        placed_BT = by_granularity(process_BT, greedy_batch.step_BT, greedy_batch.response_mask_BT, process.granularity)
+        placed_BT = placed_process(process_BT, greedy_batch, process)
         mean_B = masked_mean(placed_BT, reward_positions(greedy_batch, process), dim=1)
     return Greedy(reward_B=outcome_B, process_mean_B=mean_B)
 

@@ -6,6 +6,7 @@ says how. Each default names where it comes from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,6 +21,7 @@ SIBLING_LOSSES = ("dpo", "bon_acc", "bon_rm")
 """PRM losses that compare a response with its siblings' scores."""
 Reference = Literal["freeze", "policy", "none"]
 Granularity = Literal["token", "step", "whole"]
+Use = Literal["add", "redistribute"]
 Normaliser = Literal["max_return", "std", "none"]
 Whiten = Literal["tokens", "none"]
 Reduce = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "seq_mean_token_sum_norm"]
@@ -41,6 +43,10 @@ class Process:
 
     coef: float = 0.0
     """Weight of the process advantage; 0 means outcome only, and then no PRM exists at all."""
+    use: Use = "add"
+    """`add`: the process advantage is added to the outcome's (PRIME). `redistribute`: the outcome's advantage keeps its sign
+    and its sum over a response, and the process rewards decide which tokens carry it (ops/advantages.py); where the rewards
+    are all equal, as they are at the start, this is exactly the outcome-only algorithm."""
     warmup_steps: int = 0
     """Steps over which `coef` rises linearly from 0. At the start the log-ratio is noise, and a max normaliser would make
     that noise full-scale."""
@@ -147,11 +153,15 @@ def _problems(algorithm: Algorithm) -> Iterator[str]:
     process, prm_filter, kl = algorithm.process, algorithm.filter, algorithm.kl
     if algorithm.group_size < 1:
         yield f"algorithm.group_size = {algorithm.group_size}; it must be at least 1"
-    siblings = algorithm.advantage in ("rloo", "grpo", "dr_grpo") or process.baseline in ("prime", "leave_one_out")
-    if siblings and algorithm.group_size < 2:
+    if algorithm.advantage in ("rloo", "grpo", "dr_grpo") and algorithm.group_size < 2:
         yield (
             f'algorithm.group_size = {algorithm.group_size}, but advantage "{algorithm.advantage}" needs at least 2. '
             'Set algorithm.group_size = 4 or algorithm.advantage = "reinforce"'
+        )
+    if algorithm.uses_prm and process.baseline in ("prime", "leave_one_out") and algorithm.group_size < 2:
+        yield (
+            f'algorithm.group_size = {algorithm.group_size}, but process.baseline "{process.baseline}" needs at least 2. '
+            'Set algorithm.group_size = 4 or algorithm.process.baseline = "none"'
         )
     if process.loss in SIBLING_LOSSES and process.update not in ("reverse", "before"):
         yield (
@@ -162,6 +172,13 @@ def _problems(algorithm: Algorithm) -> Iterator[str]:
         yield f'algorithm.process.loss = "{process.loss}" needs group_size >= 2'
     if algorithm.advantage == "gae" and process.baseline not in ("estimator", "none"):
         yield f'algorithm.process.baseline = "{process.baseline}" has no place in gae, whose baseline is the value model'
+    if process.use == "redistribute" and algorithm.advantage == "gae":
+        yield 'algorithm.process.use = "redistribute" has no place in gae, which takes rewards. Use "add"'
+    if algorithm.advantage == "gae" and algorithm.uses_prm and process.discount != algorithm.outcome.discount:
+        yield (
+            f"algorithm.process.discount = {process.discount} differs from outcome.discount = {algorithm.outcome.discount}, but "
+            "gae has one value model for both. Set them to the same value"
+        )
     if not 0 <= prm_filter.low <= prm_filter.high <= 1:
         yield f"algorithm.filter: 0 <= low <= high <= 1 does not hold for {prm_filter.low}, {prm_filter.high}"
     if prm_filter.max_draws < 1:
@@ -169,6 +186,8 @@ def _problems(algorithm: Algorithm) -> Iterator[str]:
     if kl.coef and kl.where == "loss" and kl.estimator == "k1":
         yield 'algorithm.kl.estimator = "k1" has no gradient in expectation as a loss. Use "k2" or "k3", or kl.where = "reward"'
     for name, value, low, high in (
+        ("outcome.coef", algorithm.outcome.coef, 0.0, None),
+        ("process.coef", process.coef, 0.0, None),
         ("process.beta", process.beta, 1e-12, None),
         ("process.discount", process.discount, 0.0, 1.0),
         ("outcome.discount", algorithm.outcome.discount, 0.0, 1.0),
@@ -177,11 +196,13 @@ def _problems(algorithm: Algorithm) -> Iterator[str]:
         ("process.normaliser_ranks", process.normaliser_ranks, 1, None),
         ("process.replay_batches", process.replay_batches, 0, None),
         ("gae_lambda", algorithm.gae_lambda, 0.0, 1.0),
+        ("value_clip", algorithm.value_clip, 1e-12, None),
         ("clip_low", algorithm.clip_low, 0.0, 1.0),
         ("clip_high", algorithm.clip_high, 0.0, None),
         ("kl.coef", kl.coef, 0.0, None),
+        ("entropy_coef", algorithm.entropy_coef, -math.inf, None),
         ("num_minibatches", algorithm.num_minibatches, 1, None),
         ("prm_minibatches", algorithm.prm_minibatches, 1, None),
     ):
-        if value < low or (high is not None and value > high):
+        if not low <= value <= (math.inf if high is None else high):  # not a number is out of every range
             yield f"algorithm.{name} = {value} is out of range [{low}, {'inf' if high is None else high}]"

@@ -23,8 +23,9 @@ class Clock:
 
     def roles(self, roles: Roles) -> Roles:
         """The same roles, timed."""
-        names = ("sampler", "verifier", "policy", "prm", "reference", "critic")
-        return replace(roles, **{name: self.timed(getattr(roles, name), name) for name in names})
+        names = {"sampler": "sample", "verifier": "verify"}
+        parts = ("sampler", "verifier", "policy", "prm", "reference", "critic")
+        return replace(roles, **{part: self.timed(getattr(roles, part), names.get(part, part)) for part in parts})
 
 
 class _Timed:

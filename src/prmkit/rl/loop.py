@@ -106,7 +106,7 @@ class _Run:
         self.totals["num_tokens"] += tokens
         row = {"step": step, **row, **self.totals}
         timing = {"time/step": seconds, **{f"time/{name}": s for name, s in self.clock.seconds.items()}}
-        timing["tokens_per_second"] = tokens / max(self.clock.seconds.get("sampler", 0.0), 1e-9)
+        timing["tokens_per_second"] = tokens / max(self.clock.seconds.get("sample", 0.0), 1e-9)
         self.folder.append("metrics.jsonl", row)
         self.folder.append("timings.jsonl", {"step": step, **timing})
         for logger in self.loggers:
