@@ -21,6 +21,7 @@ SIBLING_LOSSES = ("dpo", "bon_acc", "bon_rm")
 """PRM losses that compare a response with its siblings' scores."""
 Reference = Literal["freeze", "policy", "none"]
 Granularity = Literal["token", "step", "whole"]
+Gate = Literal["none", "accuracy"]
 Use = Literal["add", "redistribute"]
 Normaliser = Literal["max_return", "std", "none"]
 Whiten = Literal["tokens", "none"]
@@ -50,6 +51,9 @@ class Process:
     warmup_steps: int = 0
     """Steps over which `coef` rises linearly from 0. At the start the log-ratio is noise, and a max normaliser would make
     that noise full-scale."""
+    gate: Gate = "none"
+    """`accuracy`: `coef` is also multiplied by the PRM's trust, a running mean of max(0, 2 * accuracy - 1), its accuracy at
+    ordering siblings it has not learned from yet (`after`); a PRM that is no better than chance then has no say."""
     discount: float = 1.0
     """Per token from the end backwards; at granularity `step` per step, and not at all inside a step."""
     beta: float = 0.05
@@ -167,6 +171,11 @@ def _problems(algorithm: Algorithm) -> Iterator[str]:
         yield (
             f'algorithm.process.loss = "{process.loss}" compares siblings, so it needs their scores before the update. '
             'Set algorithm.process.update = "reverse"'
+        )
+    if process.gate == "accuracy" and process.update == "before":
+        yield (
+            'algorithm.process.gate = "accuracy" needs the PRM\'s accuracy on responses that it has not learned from. '
+            'Set algorithm.process.update = "after", or gate = "none"'
         )
     if process.loss in SIBLING_LOSSES and algorithm.group_size < 2:
         yield f'algorithm.process.loss = "{process.loss}" needs group_size >= 2'

@@ -24,6 +24,9 @@ from prmkit.ops.rewards import implicit_reward
 from prmkit.protocols import Learner
 from prmkit.rl.algorithm import SIBLING_LOSSES, Process
 
+TRUST_MEMORY = 0.8
+"""Weight of the past in the running mean of the PRM's trust: about five steps."""
+
 
 class TokenScorer(Protocol):
     """A frozen model: log-probs only."""
@@ -39,6 +42,8 @@ class ProcessRewards:
 
     reward_BT: Tensor
     metrics: Mapping[str, float]
+    trust: float = 1.0
+    """In [0, 1]: how far the rewards are to be believed; multiplies the process coefficient."""
 
 
 class ProcessRewardModel(Protocol):
@@ -87,6 +92,7 @@ class ImplicitPRM:
         self.learner, self.reference, self.settings = learner, reference, settings
         self.num_minibatches = num_minibatches
         self.replay: list[PRMBatch] = []
+        self.trust = 0.0
 
     def rewards(self, batch: Batch) -> ProcessRewards:
         """One PRM step: `after`, `before`, `none` or `reverse` (see `Process.update`)."""
@@ -105,7 +111,12 @@ class ImplicitPRM:
             if self.settings.update == "before":
                 logp_BT = self.learner.outputs(batch).output_BT
         reward_BT = implicit_reward(logp_BT, reference_BT, batch.response_mask_BT, self.settings.beta)
-        return ProcessRewards(reward_BT=reward_BT, metrics=dict(metrics) | _quality(reward_BT, batch))
+        quality = _quality(reward_BT, batch)
+        if self.settings.gate == "accuracy":
+            self.trust += (1 - TRUST_MEMORY) * (max(0.0, 2 * quality["accuracy"] - 1) - self.trust)
+            quality["trust"] = self.trust
+        trust = self.trust if self.settings.gate == "accuracy" else 1.0
+        return ProcessRewards(reward_BT=reward_BT, metrics=dict(metrics) | quality, trust=trust)
 
     def score(self, batch: Batch) -> Tensor:
         """Rewards without learning."""
@@ -119,12 +130,13 @@ class ImplicitPRM:
     def state_dict(self) -> Mapping[str, Any]:
         """The learner's state, and the batches to replay."""
         replay = [{f.name: getattr(b, f.name) for f in fields(b)} for b in self.replay]
-        return {"learner": self.learner.state_dict(), "replay": replay}
+        return {"learner": self.learner.state_dict(), "replay": replay, "trust": self.trust}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`."""
         self.learner.load_state_dict(state["learner"])
         self.replay = [PRMBatch(**b) for b in state["replay"]]
+        self.trust = state["trust"]
 
     def _reference_logp(self, batch: Batch) -> Tensor:
         if self.settings.reference == "freeze":

@@ -73,7 +73,7 @@ def rl_step(
         algorithm,
         batch,
         process_BT=process.reward_BT if process else None,
-        process_coef=process_coef(algorithm, step),
+        process_coef=process_coef(algorithm, step) * (process.trust if process else 0.0),
         reference_logp_BT=reference_BT,
         value_BT=value_BT,
         greedy=greedy,
