@@ -17,6 +17,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from multiprocessing import get_context
 from typing import Any
 
@@ -63,7 +64,7 @@ def runs(chains: Sequence[int], seeds: Sequence[int], steps: int, arms: Sequence
 
 def level_at(curve: Sequence[tuple[float, float]], rollouts: float) -> float:
     """Accuracy at a number of rollouts, between two measurements by a straight line."""
-    for (x0, y0), (x1, y1) in zip(curve, curve[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(curve):
         if x0 <= rollouts <= x1:
             return y0 + (y1 - y0) * (rollouts - x0) / (x1 - x0)
     return curve[-1][1]

@@ -76,10 +76,10 @@ def advantages(
         return_BT = None
         greedy_mean_B = None if greedy is None else greedy.process_mean_B / scale_B
         outcome_BT = algorithm.outcome.coef * _outcome(algorithm, batch, greedy)
-        process_BT = process_coef * _dense(algorithm, algorithm.process, shaped_BT, batch, greedy_mean_B)
+        credit_BT = process_coef * _dense(algorithm, algorithm.process, shaped_BT, batch, greedy_mean_B)
         if algorithm.process.use == "redistribute":
-            process_BT = redistributed(outcome_BT, process_BT, mask_BT) - outcome_BT
-        parts = {"outcome": outcome_BT, "process": process_BT}
+            credit_BT = redistributed(outcome_BT, credit_BT, mask_BT) - outcome_BT
+        parts = {"outcome": outcome_BT, "process": credit_BT}
         if algorithm.kl.where == "reward" and algorithm.kl.coef:
             baseline: Any = COST_BASELINE.get(algorithm.advantage, "none")
             cost = replace(algorithm.process, granularity="token", discount=1.0, baseline=baseline)

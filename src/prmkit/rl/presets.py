@@ -37,8 +37,19 @@ PRIME_PAPER = Algorithm(
 )
 """The arithmetic of the authors' released run (7B script on 8 GPUs), quirks included; what is left out: docs/prime.md."""
 
-PROCESS = Process(coef=1.0, baseline="estimator", normaliser="max_return", floor=0.25, warmup_steps=5)
-"""Our process rewards: normalised over the whole batch with a floor, exact leave-one-out, coefficient warmed up."""
+PROCESS = Process(
+    coef=0.5,
+    beta=0.5,
+    loss="ce_offset",
+    replay_batches=4,
+    gate="accuracy",
+    granularity="step",
+    discount=0.0,
+    normaliser="std",
+    floor=0.5,
+)
+"""Our process rewards: a PRM that stays calibrated while the policy moves (larger beta, prompt offset, replay), whose say
+follows its accuracy, and whose rewards count for the step that earned them. Tuned on the embedded task alone."""
 
 PRIME = replace(RLOO, process=PROCESS)
 """Our best version of PRIME; each difference to `prime_paper` is measured in docs/prime.md."""
