@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ def random_model(family: str = "llama", *, seed: int = 0, spread: float = 3.0) -
     constructor, config = FAMILIES[family]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = constructor(config)
+        model = constructor(deepcopy(config))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name.endswith("bias"):

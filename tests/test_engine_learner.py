@@ -65,6 +65,14 @@ def test_micro_batches_fill_the_budget_without_exceeding_it() -> None:
     assert len(list(microbatches(length_B, 10**6))) == 1
 
 
+def test_micro_batches_are_cut_where_padding_costs_more() -> None:
+    # padding adds up to 0, 2, 2 + 6 of 20 in the first part; the next row would add 40 - 10 = 30
+    length_B = torch.tensor([40, 38, 34, 10, 9])
+    assert [part.tolist() for part in microbatches(length_B, 10**6, 20)] == [[0, 1, 2], [3, 4]]
+    assert len(list(microbatches(length_B, 10**6, 100))) == 1
+    assert [len(part) for part in microbatches(length_B, 10**6, 0)] == [1] * 5
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_eight_micro_batches_of_one_are_one_of_eight(weight_decay: float) -> None:
     batch = random_batch(LENGTHS)
@@ -318,6 +326,21 @@ def test_outputs_have_no_gradient_and_entropy_by_hand() -> None:
     assert outputs.entropy_BT is not None
     torch.testing.assert_close(outputs.entropy_BT[0, 3:], -(logp_TV.exp() * logp_TV).sum(-1), rtol=1e-5, atol=1e-6)
     assert not outputs.entropy_BT[0, :3].any()
+    assert learner(model).outputs(batch).entropy_BT is None  # not asked for
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+def test_losses_are_given_the_entropy_where_the_learner_says_so(entropy: bool) -> None:
+    seen = []
+
+    def loss(outputs: TokenOutputs, part: SFTBatch) -> LossSum:
+        seen.append(outputs.entropy_BT is not None)
+        return sft_loss(outputs, part)
+
+    LocalLearner(LanguageModel(model=random_model()), OptimizerConfig(), role="policy", entropy=entropy).update(
+        [random_batch(LENGTHS)], loss
+    )
+    assert seen == [entropy]
 
 
 def test_saving_without_a_way_to_save_is_an_error(tmp_path: Path) -> None:

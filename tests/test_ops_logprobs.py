@@ -92,6 +92,21 @@ def test_gradcheck(temperature: float) -> None:
     assert torch.autograd.gradcheck(both, tuple(leaves))
 
 
+@pytest.mark.usefixtures("two_positions_a_chunk")
+def test_without_entropy_log_probs_and_gradients_are_the_same() -> None:
+    *leaves, token_N = inputs(5, 3, 7)
+    for leaf in leaves:
+        leaf.requires_grad_()
+    hidden_ND, weight_VD, bias_V = leaves
+    results = []
+    for entropy in (True, False):
+        logp_N, entropy_N = token_logprobs(hidden_ND, weight_VD, token_N, bias_V=bias_V, entropy=entropy)
+        assert (entropy_N is not None) == entropy
+        results.append((logp_N, *torch.autograd.grad(logp_N.square().sum(), leaves)))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_positions_without_weight_get_exactly_no_gradient() -> None:
     hidden_ND, weight_VD, _, token_N = inputs(5, 3, 7)
     logp_N, entropy_N = token_logprobs(hidden_ND.requires_grad_(), weight_VD, token_N)
@@ -173,7 +188,10 @@ def test_under_autocast_backward_makes_the_logits_of_forward_again() -> None:
 
 
 def test_chunks_fit_their_size() -> None:
-    # 64 MiB of float32 logits over 151936 words: 110 positions (110.4); never more than there are, never none
+    # 8 MiB of float32 logits over 2048 words: 1024 positions. Over 49152 words that would be 42: not fewer than 256
+    assert chunk_positions(10_000, 2048) == 1024
+    assert chunk_positions(10_000, 49_152) == 256
+    # but at most 64 MiB: over 151936 words 110 positions (110.4); never more than there are, never none
     assert chunk_positions(10_000, 151_936) == 110
     assert chunk_positions(50, 151_936) == 50
     assert chunk_positions(10, 10**9) == 1

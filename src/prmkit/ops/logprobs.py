@@ -13,12 +13,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = 64 * 2**20
-"""Target size of one chunk of float32 logits."""
+"""Largest size of one chunk of float32 logits."""
+CACHED_BYTES = 8 * 2**20
+"""Size of a chunk that stays in a processor's cache while it is worked on."""
+EFFICIENT_POSITIONS = 256
+"""Fewer positions than this make the products with a large vocabulary slow, so a chunk is then as large as it may be."""
 
 
 def chunk_positions(num_tokens: int, vocab_size: int) -> int:
-    """How many positions to handle at a time so that their float32 logits take about CHUNK_BYTES."""
-    return max(1, min(num_tokens, CHUNK_BYTES // (4 * vocab_size)))
+    """How many positions to handle at a time: their float32 logits fit a cache, or take at most CHUNK_BYTES."""
+    row = 4 * vocab_size
+    return max(1, min(num_tokens, CHUNK_BYTES // row, max(CACHED_BYTES // row, EFFICIENT_POSITIONS)))
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -26,18 +31,25 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, token_N: Tensor, inv_temperature: float
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        token_N: Tensor,
+        inv_temperature: float,
+        entropy: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         num_tokens, vocab_size = len(token_N), len(weight_VD)
         dtype = torch.promote_types(hidden_ND.dtype, torch.float32)
         logp_N = torch.empty(num_tokens, dtype=dtype, device=hidden_ND.device)
-        entropy_N, logz_N = torch.empty_like(logp_N), torch.empty_like(logp_N)
+        entropy_N, logz_N = torch.empty_like(logp_N) if entropy else None, torch.empty_like(logp_N)
         narrow_VD = weight_VD.to(hidden_ND.dtype)
         for part in _chunks(num_tokens, vocab_size):
             logits_NV = _logits(hidden_ND[part], narrow_VD, bias_V, inv_temperature)
             logz = logits_NV.logsumexp(-1)
             logp_N[part] = logits_NV.gather(-1, token_N[part, None]).squeeze(-1) - logz
-            entropy_N[part] = logz - (torch.exp(logits_NV - logz[:, None]) * logits_NV).sum(-1)
+            if entropy_N is not None:
+                entropy_N[part] = logz - (torch.exp(logits_NV - logz[:, None]) * logits_NV).sum(-1)
             logz_N[part] = logz
         ctx.save_for_backward(hidden_ND, weight_VD, bias_V, token_N, logz_N, entropy_N)
         ctx.inv_temperature = inv_temperature
@@ -45,10 +57,10 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # a second derivative would miss the normaliser's part
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None, None, None]:
         grad_logp_N, grad_entropy_N = grads
         hidden_ND, weight_VD, bias_V, token_N, logz_N, entropy_N = ctx.saved_tensors
-        has_entropy_grad = bool(grad_entropy_N.any())
+        has_entropy_grad = entropy_N is not None and bool(grad_entropy_N.any())
         grad_hidden_ND = torch.empty_like(hidden_ND)
         sum_dtype = torch.promote_types(weight_VD.dtype, torch.float32)
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=sum_dtype) if ctx.needs_input_grad[1] else None
@@ -63,7 +75,8 @@ class _TokenLogprobs(torch.autograd.Function):
             grad_NV.scatter_add_(-1, token_N[part, None], grad_logp_N[part, None].to(grad_NV.dtype))
             if has_entropy_grad:
                 grad_NV -= grad_entropy_N[part, None] * p_NV * (logp_NV + entropy_N[part, None])
-            grad_NV *= ctx.inv_temperature
+            if ctx.inv_temperature != 1.0:
+                grad_NV *= ctx.inv_temperature
             narrow_NV = grad_NV.to(hidden_ND.dtype)
             grad_hidden_ND[part] = narrow_NV @ narrow_VD
             if grad_weight_VD is not None:
@@ -71,7 +84,7 @@ class _TokenLogprobs(torch.autograd.Function):
             if grad_bias_V is not None:
                 grad_bias_V += grad_NV.sum(0).to(grad_bias_V.dtype)
         weight_grad = None if grad_weight_VD is None else grad_weight_VD.to(weight_VD.dtype)
-        return grad_hidden_ND, weight_grad, grad_bias_V, None, None
+        return grad_hidden_ND, weight_grad, grad_bias_V, None, None, None
 
 
 def _chunks(num_tokens: int, vocab_size: int) -> list[slice]:
@@ -88,11 +101,18 @@ def _logits(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, inv_tem
 
 
 def token_logprobs(
-    hidden_ND: Tensor, weight_VD: Tensor, token_N: Tensor, *, bias_V: Tensor | None = None, temperature: float = 1.0
-) -> tuple[Tensor, Tensor]:
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    token_N: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    temperature: float = 1.0,
+    entropy: bool = True,
+) -> tuple[Tensor, Tensor | None]:
     """(logp_N, entropy_N) of softmax((hidden @ weight.T + bias) / temperature), in float32 or wider, in nats.
 
     hidden_ND[i] is the state *before* token_N[i]. Both outputs can be differentiated, for hidden, weight and bias.
+    Without `entropy` the second is None, and its passes over the logits are spared.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0 to have log-probs, got {temperature}")
@@ -101,5 +121,5 @@ def token_logprobs(
         # Backward runs outside autocast; only the narrow dtype makes it rebuild the logits that forward normalised.
         hidden_ND = hidden_ND.to(torch.get_autocast_dtype(device_type))
     apply: Any = _TokenLogprobs.apply  # untyped in torch
-    logp_N, entropy_N = apply(hidden_ND, weight_VD, bias_V, token_N, 1.0 / temperature)
+    logp_N, entropy_N = apply(hidden_ND, weight_VD, bias_V, token_N, 1.0 / temperature, entropy)
     return logp_N, entropy_N

@@ -66,9 +66,9 @@ class LanguageModel:
         hidden_BTD: Tensor = decoder(input_ids=token_BT, use_cache=False).last_hidden_state
         return hidden_BTD
 
-    def outputs(self, batch: Batch) -> TokenOutputs:
-        """Log-prob and entropy at every response token (0 elsewhere), differentiable. Hidden states of the prompt's tokens
-        never meet the vocabulary."""
+    def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
+        """Log-prob, and entropy if asked, at every response token (0 elsewhere), differentiable. Hidden states of the
+        prompt's tokens never meet the vocabulary."""
         token_BT = batch.token_BT.to(self.device)
         mask_BT = batch.response_mask_BT.to(self.device)
         with self.speaking():
@@ -80,10 +80,12 @@ class LanguageModel:
                 token_BT[mask_BT],
                 bias_V=head.bias,
                 temperature=self.temperature / self.logits_multiplier,
+                entropy=entropy,
             )
         zeros_BT = torch.zeros(mask_BT.shape, dtype=logp_N.dtype, device=self.device)
         return TokenOutputs(
-            output_BT=zeros_BT.masked_scatter(mask_BT, logp_N), entropy_BT=zeros_BT.masked_scatter(mask_BT, entropy_N)
+            output_BT=zeros_BT.masked_scatter(mask_BT, logp_N),
+            entropy_BT=None if entropy_N is None else zeros_BT.masked_scatter(mask_BT, entropy_N),
         )
 
     @property

@@ -21,8 +21,13 @@ BatchT = TypeVar("BatchT", bound=Batch)
 class TokenModel(Protocol):
     """What a learner trains: tokens in, one number per token out."""
 
-    def outputs(self, batch: Batch) -> TokenOutputs:
-        """Differentiable outputs."""
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
+        """Differentiable outputs, with entropies where asked and where there are any."""
         ...
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
@@ -47,21 +52,32 @@ def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def microbatches(length_B: Tensor, tokens_per_microbatch: int) -> Iterator[Tensor]:
-    """Row indices, cut so that rows x longest row <= the budget (a single row may exceed it). Similar lengths go together."""
-    order = torch.argsort(length_B, descending=True, stable=True).tolist()
+PADDING = {"cpu": 128, "cuda": 16384}
+"""Tokens of padding that take about as long as one more micro-batch: beyond that, it pays to cut."""
+
+
+def microbatches(length_B: Tensor, tokens_per_microbatch: int, padding: int = PADDING["cpu"]) -> Iterator[Tensor]:
+    """Row indices, longest first, in parts of similar lengths.
+
+    In each part rows x longest row <= the budget (a single row may exceed it), and about `padding` tokens or less pad.
+    """
+    order = torch.argsort(length_B, descending=True, stable=True)
     part: list[int] = []
-    for row in order:
-        if part and (len(part) + 1) * int(length_B[part[0]]) > tokens_per_microbatch:
+    longest = padded = 0
+    for row, length in zip(order.tolist(), length_B[order].tolist(), strict=True):
+        padded += longest - length
+        if part and ((len(part) + 1) * longest > tokens_per_microbatch or padded > padding):
             yield torch.tensor(part)
             part = []
+        if not part:
+            longest, padded = length, 0
         part.append(row)
     if part:
         yield torch.tensor(part)
 
 
 class LocalLearner:
-    """AdamW on one device. `role` names it in errors and metrics."""
+    """AdamW on one device. `role` names it in errors; `entropy`: whether losses are given the entropies."""
 
     def __init__(
         self,
@@ -69,10 +85,11 @@ class LocalLearner:
         config: OptimizerConfig,
         *,
         role: str,
+        entropy: bool = False,
         total_steps: int = 0,
         save: Callable[[Path], None] | None = None,
     ) -> None:
-        self.model, self.config, self.role = model, config, role
+        self.model, self.config, self.role, self.entropy = model, config, role, entropy
         self.total_steps = config.total_steps or total_steps
         self._save = save
         self.step = 0
@@ -90,7 +107,7 @@ class LocalLearner:
 
     def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
         """Per-token outputs without gradient."""
-        return forward_only(self.model, batch, self.config.tokens_per_microbatch)
+        return forward_only(self.model, batch, self.config.tokens_per_microbatch, entropy=entropy)
 
     def update(self, minibatches: Sequence[BatchT], loss: Callable[[TokenOutputs, BatchT], LossSum]) -> UpdateResult:
         """One optimizer step per mini-batch."""
@@ -111,9 +128,10 @@ class LocalLearner:
         self.optimizer.zero_grad(set_to_none=True)
         seen_BT = torch.zeros(minibatch.token_BT.shape)
         metrics: dict[str, float] = defaultdict(float)
-        for rows in microbatches(minibatch.length_B, self.config.tokens_per_microbatch):
+        padding = PADDING[self.model.device.type]
+        for rows in microbatches(minibatch.length_B, self.config.tokens_per_microbatch, padding):
             part = take(minibatch, rows)
-            outputs = self.model.outputs(part)
+            outputs = self.model.outputs(part, entropy=self.entropy)
             result = loss(outputs, part)
             if not torch.isfinite(result.loss):
                 raise TrainingError(
@@ -172,16 +190,16 @@ class LocalLearner:
         self.step = state["step"]
 
 
-def forward_only(model: TokenModel, batch: Batch, tokens_per_microbatch: int) -> TokenOutputs:
+def forward_only(model: TokenModel, batch: Batch, tokens_per_microbatch: int, *, entropy: bool = False) -> TokenOutputs:
     """Outputs of a whole batch without gradient, in micro-batches, on the CPU."""
     output_BT = torch.zeros(batch.token_BT.shape)
-    entropy_BT = torch.zeros(batch.token_BT.shape)
+    entropy_BT = torch.zeros(batch.token_BT.shape) if entropy else None
     with torch.no_grad():
-        for rows in microbatches(batch.length_B, tokens_per_microbatch):
+        for rows in microbatches(batch.length_B, tokens_per_microbatch, PADDING[model.device.type]):
             part = take(batch, rows)
-            outputs = model.outputs(part)
+            outputs = model.outputs(part, entropy=entropy)
             width = part.token_BT.shape[1]
             output_BT[rows, :width] = outputs.output_BT.cpu()
-            if outputs.entropy_BT is not None:
+            if entropy_BT is not None and outputs.entropy_BT is not None:
                 entropy_BT[rows, :width] = outputs.entropy_BT.cpu()
     return TokenOutputs(output_BT=output_BT, entropy_BT=entropy_BT)

@@ -13,6 +13,7 @@ from torch import nn
 
 from prmkit.config import ModelConfig, OptimizerConfig
 from prmkit.data.steps import Splitter
+from prmkit.engines.local.attention import attend_in_float32_when_short
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.learner import LocalLearner, forward_only
 from prmkit.engines.local.sampler import LocalSampler
@@ -36,7 +37,7 @@ class FrozenModel:
 
     def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
         """Per-token log-probs without gradient."""
-        return forward_only(self.model, batch, self.tokens_per_microbatch)
+        return forward_only(self.model, batch, self.tokens_per_microbatch, entropy=entropy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,14 @@ def _learner(
     num_minibatches: int,
 ) -> LocalLearner:
     total = config.steps * num_minibatches
-    return LocalLearner(model, optimizer, role=role, total_steps=total, save=lambda path: save(model, path))
+    return LocalLearner(
+        model,
+        optimizer,
+        role=role,
+        entropy=role == "policy",  # its loss observes the entropy
+        total_steps=total,
+        save=lambda path: save(model, path),
+    )
 
 
 class _Separate:
@@ -149,6 +157,8 @@ class _Separate:
         return self._prepared(model), tokenizer
 
     def _prepared(self, model: Any) -> Any:
+        if self.config.model.dtype == "bfloat16" and model.device.type == "cpu":
+            attend_in_float32_when_short(model)
         if self.config.model.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.train()  # checkpointing acts in train mode only; dropout is refused below

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from prmkit.data.chat import encode_prompt, end_token_ids, token_ends
 from prmkit.data.types import Group, Prompt, Rollout, SamplingParams
-from prmkit.engines.local.cache import KeyValues
+from prmkit.engines.local.cache import KeyValues, PlainKeyValues, all_positions_kept
 from prmkit.engines.local.language_model import LanguageModel
+from prmkit.engines.local.plain_decoder import PlainDecoder, is_plain
 from prmkit.errors import SamplingError
 
 LEAVING_SHARE = 0.25
@@ -26,6 +27,8 @@ class LocalSampler:
     ) -> None:
         """`version` tells how often the policy has been updated; every rollout carries it."""
         self.model, self.tokenizer, self.max_rows, self.version = model, tokenizer, max_rows, version
+        self.plain = is_plain(model) and all_positions_kept(model)
+        """Whether decoding takes the short way (the results are the same)."""
         self.end_ids = frozenset(end_token_ids(model.causal_lm, tokenizer))
 
     def sample(self, prompts: Sequence[Prompt], *, n: int, params: SamplingParams, seed: int) -> list[Group[Rollout]]:
@@ -38,15 +41,16 @@ class LocalSampler:
         seeds = torch.randint(2**62, (len(prompts),), generator=torch.Generator().manual_seed(seed)).tolist()
         groups = []
         per_call = max(1, self.max_rows // n)
-        for start in range(0, len(prompts), per_call):
-            part = range(start, min(start + per_call, len(prompts)))
-            uniform_RT = torch.cat([_uniform(n, params.max_tokens, seeds[i]) for i in part])
-            with torch.inference_mode(), self.model.speaking():
-                tokens, logprobs = self._decode([encoded[i] for i in part], n, params, uniform_RT)
-            for i in part:
-                rows = range((i - start) * n, (i - start + 1) * n)
-                members = [self._rollout(prompts[i].id, encoded[i], tokens[r], logprobs[r], params) for r in rows]
-                groups.append(Group(prompt=prompts[i], members=members))
+        with torch.inference_mode():
+            decoder = PlainDecoder(self.model) if self.plain else None
+            for start in range(0, len(prompts), per_call):
+                part = range(start, min(start + per_call, len(prompts)))
+                uniform_RT = torch.cat([_uniform(n, params.max_tokens, seeds[i]) for i in part])
+                tokens, logprobs = self._decode([encoded[i] for i in part], n, params, uniform_RT, decoder)
+                for i in part:
+                    rows = range((i - start) * n, (i - start + 1) * n)
+                    members = [self._rollout(prompts[i].id, encoded[i], tokens[r], logprobs[r], params) for r in rows]
+                    groups.append(Group(prompt=prompts[i], members=members))
         return groups
 
     def _encode(self, prompt: Prompt, params: SamplingParams) -> tuple[int, ...]:
@@ -60,14 +64,23 @@ class LocalSampler:
         return ids
 
     def _decode(
-        self, prompts: Sequence[tuple[int, ...]], n: int, params: SamplingParams, uniform_RT: Tensor
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        n: int,
+        params: SamplingParams,
+        uniform_RT: Tensor,
+        decoder: PlainDecoder | None,
     ) -> tuple[list[list[int]], list[list[float]]]:
         """Token ids and log-probs of all responses; row r belongs to prompt r // n. `uniform_RT`: its luck at each token."""
         num_rows = len(prompts) * n
         tokens: list[list[int]] = [[] for _ in range(num_rows)]
         logprobs: list[list[float]] = [[] for _ in range(num_rows)]
-        past = KeyValues(self.model, prompts)
-        past.keep(torch.arange(len(prompts)).repeat_interleave(n), room_for=params.max_tokens)
+        past: KeyValues | PlainKeyValues
+        with self.model.speaking():
+            past = KeyValues(self.model, prompts)
+        if decoder is not None:
+            past = PlainKeyValues(decoder, past)
+        past.keep(torch.arange(len(prompts)).repeat_interleave(n))
         active = list(range(num_rows))
         ended = [False] * num_rows
         for position in range(params.max_tokens):
@@ -85,7 +98,11 @@ class LocalSampler:
                 keep = torch.tensor(alive, device=self.model.device)
                 past.keep(keep)
                 active, token_B = [active[k] for k in alive], token_B[keep]
-            past.append(token_B)
+            if decoder is None:
+                with self.model.speaking():
+                    past.append(token_B)
+            else:
+                past.append(token_B)
         return tokens, logprobs
 
     def _has_ended(self, token_ids: list[int], params: SamplingParams) -> bool:
@@ -129,20 +146,18 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, params: SamplingParams) -> tuple[
     """
     logits_BV = logits_BV.float()
     if params.temperature == 0:
-        logp_BV = logits_BV.log_softmax(-1)
+        p_BV = logits_BV.softmax(-1)
         token_B = logits_BV.argmax(-1)
     else:
-        logp_BV = (logits_BV / params.temperature).log_softmax(-1)
-        p_BV = logp_BV.exp()
-        if params.top_p < 1:
-            p_BV = nucleus(p_BV, params.top_p)
-        cumulative_BV = p_BV.double().cumsum(-1)
+        p_BV = (logits_BV / params.temperature).softmax(-1)
+        drawn_BV = nucleus(p_BV, params.top_p) if params.top_p < 1 else p_BV
+        cumulative_BV = drawn_BV.cumsum(-1, dtype=torch.float64)
         # Strictly below the total, so that rounding never picks a token of probability 0.
         target_B = uniform_B * cumulative_BV[:, -1]
         token_B = (
             torch.searchsorted(cumulative_BV, target_B[:, None], right=True).squeeze(-1).clamp(max=p_BV.shape[-1] - 1)
         )
-    return token_B, logp_BV.gather(-1, token_B[:, None]).squeeze(-1)
+    return token_B, p_BV.gather(-1, token_B[:, None]).squeeze(-1).log()
 
 
 def nucleus(p_BV: Tensor, top_p: float) -> Tensor:

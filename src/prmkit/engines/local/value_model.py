@@ -18,9 +18,14 @@ class ValueModel:
     body: LanguageModel
     head: nn.Linear
 
-    def outputs(self, batch: Batch) -> TokenOutputs:
-        """The value before every response token, 0 elsewhere."""
-        device = self.body.device
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.body.device
+
+    def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
+        """The value before every response token, 0 elsewhere; a value has no entropy."""
+        device = self.device
         mask_BT = batch.response_mask_BT.to(device)
         with self.body.speaking():
             before_ND = self.body.hidden_states(batch.token_BT.to(device))[:, :-1][mask_BT[:, 1:]]
