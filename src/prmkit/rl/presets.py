@@ -37,19 +37,10 @@ PRIME_PAPER = Algorithm(
 )
 """The arithmetic of the authors' released run (7B script on 8 GPUs), quirks included; what is left out: docs/prime.md."""
 
-PROCESS = Process(
-    coef=0.5,
-    beta=0.5,
-    loss="ce_offset",
-    replay_batches=4,
-    gate="accuracy",
-    granularity="step",
-    discount=0.0,
-    normaliser="std",
-    floor=0.5,
-)
+PROCESS = Process(coef=1.0, beta=0.5, loss="ce_offset", replay_batches=4, gate="accuracy", floor=0.25)
 """Our process rewards: a PRM that stays calibrated while the policy moves (larger beta, prompt offset, replay), whose say
-follows its accuracy, and whose rewards count for the step that earned them. Tuned on the embedded task alone."""
+follows its accuracy on responses it has not learned from; normalised over the whole batch, with a floor; exact
+leave-one-out. Chosen on the embedded task alone: see docs/prime.md."""
 
 PRIME = replace(RLOO, process=PROCESS)
 """Our best version of PRIME; each difference to `prime_paper` is measured in docs/prime.md."""
