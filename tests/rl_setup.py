@@ -235,7 +235,7 @@ def _serve() -> None:
 
 def _read_all(pipes: Sequence[int]) -> list[str]:
     """What comes out of the pipes until all are closed."""
-    texts = {pipe: b"" for pipe in pipes}
+    texts = dict.fromkeys(pipes, b"")
     with selectors.DefaultSelector() as selector:
         for pipe in pipes:
             selector.register(pipe, selectors.EVENT_READ)

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM
 KINDS: dict[str, tuple[str, ...]] = {
     "prime": (
         "--preset=prime",
+        "--algorithm.process.gate=accuracy",
         "--algorithm.process.replay-batches=2",
         "--algorithm.num-minibatches=2",
         "--algorithm.prm-minibatches=2",

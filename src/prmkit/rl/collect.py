@@ -116,6 +116,7 @@ def collect(
         rollouts = sampler.sample(
             prompts, n=algorithm.group_size, params=params, seed=derived_seed(seed, "sample", draws)
         )
+        _check_finite(rollouts)
         groups = verify(rollouts, verifier)
         for group in groups:
             usable = decided(group, algorithm)
@@ -128,17 +129,30 @@ def collect(
     return Collected(kept=kept[:num_groups], sampled=sampled, draws=draws)
 
 
+def _check_finite(groups: Sequence[Group[Rollout]]) -> None:
+    """A policy whose weights have diverged still writes tokens: noise, which must not pass for wrong answers."""
+    for group in groups:
+        if not all(math.isfinite(logp) for rollout in group.members for logp in rollout.logprobs):
+            raise TrainingError(
+                f"the policy's log-probs for prompt {group.prompt.id!r} are not finite: its weights have diverged. Go back to "
+                "an earlier checkpoint and lower policy.learning_rate, or use dtype float32"
+            )
+
+
 def _nothing_passed(sampled: Sequence[Group[Verified]], draws: int, algorithm: Algorithm) -> str:
     members = [m for g in sampled for m in g.members]
     statuses = Counter(m.verdict.status for m in members)
     rewards = [m.verdict.reward for m in members if m.verdict.reward is not None]
     cut = sum(m.rollout.finish == "length" for m in members) / len(members)
     mean = f"{sum(rewards) / len(rewards):.3f}" if rewards else "unknown"
+    reason = next((m.verdict.detail for m in members if m.verdict.status in ("error", "timeout", "unparsed")), "")
     bounds = algorithm.filter
     return (
         f"no group of {len(sampled)} sampled in {draws} draws passed the filter (mean accuracy within "
         f"[{bounds.low}, {bounds.high}]): accuracy {mean}, {cut:.0%} cut at max_tokens, verdicts "
         + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items()))
-        + ". If accuracy is near 0, start from a better SFT model or easier prompts; near 1, take harder prompts; if many are "
-        "cut, raise sampling.max_tokens; otherwise widen algorithm.filter or raise its max_draws or the group_size"
+        + (f" (the first undecided one: {reason})" if reason else "")
+        + ". If many are undecided, mend the verifier; if accuracy is near 0, start from a better SFT model or easier "
+        "prompts; near 1, take harder prompts; if many are cut, raise sampling.max_tokens; otherwise widen algorithm.filter "
+        "or raise its max_draws or the group_size"
     )

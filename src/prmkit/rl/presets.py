@@ -47,8 +47,9 @@ PRIME = replace(RLOO, process=PROCESS)
 
 
 def with_process(algorithm: Algorithm, process: Process = PROCESS) -> Algorithm:
-    """The same algorithm with process rewards; their baseline is the one that belongs to its estimator."""
-    return replace(algorithm, process=replace(process, baseline="estimator"))
+    """The same algorithm with process rewards; their baseline, and for gae their discount, are those of its estimator."""
+    discount = algorithm.outcome.discount if algorithm.advantage == "gae" else process.discount
+    return replace(algorithm, process=replace(process, baseline="estimator", discount=discount))
 
 
 PRESETS: dict[str, Algorithm] = {

@@ -110,7 +110,8 @@ class RunFolder:
             shutil.rmtree(aside, ignore_errors=True)
             raise CheckpointError(
                 f"the checkpoint of step {step} could not be written under {self.checkpoints}: {error} "
-                f"(after {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are free). Earlier checkpoints are whole. Free some space and run the same command again"
+                f"(after {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are free). Earlier checkpoints are whole. "
+                "Free some space and run the same command again"
             ) from error
         self.prune(keep)
         return final
