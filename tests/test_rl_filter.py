@@ -50,7 +50,7 @@ class Scripted:
     def verify(self, responses: Sequence[tuple[Prompt, str]]) -> list[Verdict]:
         verdicts = []
         for p, text in responses:
-            value = self.script[p.id][int(text.partition("/")[2])]
+            value = self.script[p.id][int(text.rpartition("/")[2])]
             verdicts.append(value if isinstance(value, Verdict) else Verdict(status="ok", reward=value))
         return verdicts
 

@@ -92,7 +92,7 @@ OPTIONS: dict[str, tuple[Algorithm, list[Any]]] = {
     "filter.high": (FULL, [0.8, 0.4]),
     "filter.max_draws": (varied(FULL, "filter.low", 0.5), [8, 1]),
     "filter.truncated": (FULL, ["keep", "drop_group", "mask"]),
-    "filter.enabled": (FULL, [True, False]),
+    "filter.enabled": (varied(FULL, "filter.high", 0.4), [True, False]),
     "group_size": (FULL, [4, 3]),
     "num_minibatches": (FULL, [1, 2]),
     "prm_minibatches": (FULL, [1, 2]),
