@@ -29,6 +29,7 @@ from prmkit.train.config import SFTConfig
 from prmkit.train.sft import batch_rows, encode_all, sft_batch, sft_loss
 from prmkit.verify import make_verifier
 
+SFT_STEPS = 350
 CACHE = Path(tempfile.gettempdir()) / "prmkit-benchmarks"
 
 
@@ -39,6 +40,7 @@ class Variant:
     chain: int
     error_rate: float
     misconceptions: str = "pairs"
+    sft_steps: int = SFT_STEPS
 
     @property
     def max_tokens(self) -> int:
@@ -62,8 +64,9 @@ class Run:
     eval_prompts: int
 
 
-def fine_tuned(variant: Variant, steps: int = 350) -> Path:
+def fine_tuned(variant: Variant) -> Path:
     """The model that has learned the demonstrations, misconceptions included; made once and kept in a temporary folder."""
+    steps = variant.sft_steps
     name = f"{variant.misconceptions}-{variant.chain}-{variant.error_rate}-{steps}"
     folder = CACHE / name
     if folder.exists():

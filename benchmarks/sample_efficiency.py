@@ -21,8 +21,8 @@ from itertools import pairwise
 from multiprocessing import get_context
 from typing import Any
 
-from _arithmetic import Run, Variant, fine_tuned, learning_curve
-from _common import mean_interval, write_result
+from _arithmetic import SFT_STEPS, Run, Variant, fine_tuned, learning_curve
+from _common import RESULTS, mean_interval, write_result
 
 from prmkit.rl.algorithm import Algorithm, Process
 from prmkit.rl.presets import PRESETS
@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="chain 5, two seeds, few steps")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--chains", type=int, nargs="+", default=list(CHAINS))
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--workers", type=int, default=2)
@@ -153,11 +153,19 @@ def main() -> None:
     chains, seeds, steps, arms = options.chains, list(range(options.seeds)), options.steps, options.arms
     if options.quick:
         chains, seeds, steps, arms = [5], [0, 1], 5, ["rloo", "prime"]
+    sft_steps = 120 if options.quick else SFT_STEPS
     for chain in chains:
-        fine_tuned(Variant(chain=chain, error_rate=CHAINS[chain]))
-    plan = runs(chains, seeds, steps, arms)
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        results = list(pool.map(_one, plan))
+        fine_tuned(Variant(chain=chain, error_rate=CHAINS[chain], sft_steps=sft_steps))
+    plan = [replace(run, variant=replace(run.variant, sft_steps=sft_steps)) for run in runs(chains, seeds, steps, arms)]
+    results = []
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with (
+        ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool,
+        (RESULTS / ".sample_efficiency_runs.jsonl").open("w") as log,  # what is done, should the rest be cut off
+    ):
+        for result in pool.map(_one, plan):
+            results.append(result)
+            print(json.dumps(result), file=log, flush=True)
     figures = summary(results)
     settings = {arm: {"learning_rate": lr, "prm_learning_rate": prm} for arm, (_, lr, prm) in ARMS.items() if arm in arms}
     name = "sample_efficiency_quick" if options.quick else "sample_efficiency"
