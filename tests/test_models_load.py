@@ -175,3 +175,9 @@ def test_smollm2_answers_greedily(tmp_path: Path) -> None:
     for i, end in enumerate(ends):
         assert tokenizer.decode(long[: i + 1]).startswith(text[:end])
         assert end == len(text) or not tokenizer.decode(long[: i + 1]).startswith(text[: end + 1])
+
+
+def test_a_run_folder_stands_for_the_policy_of_its_last_checkpoint(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        make_tiny(tmp_path / "checkpoints" / f"step_{step:06d}" / "policy", seed=step, size="micro")
+    assert resolve_model_path(tmp_path, tmp_path, 0) == tmp_path / "checkpoints" / "step_000100" / "policy"

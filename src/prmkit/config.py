@@ -14,7 +14,8 @@ class ModelConfig:
     """Which model, and how it is held."""
 
     path: str = "tiny"
-    """A local Hugging Face folder, `smollm2` (the extra of that name), or `tiny`: a small Llama made from scratch."""
+    """A local Hugging Face folder, a run folder (its last policy), `smollm2` (the extra of that name), or `tiny`: a small
+    Llama made from scratch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward passes. Weights that are trained stay in float32."""

@@ -22,9 +22,9 @@ BUILT_IN = ("tiny", "smollm2")
 
 
 def resolve_model_path(path: str | Path, work_dir: Path, seed: int) -> Path:
-    """The folder that `model.path` stands for. `tiny` and `smollm2` are made under `work_dir` when not yet there.
+    """The folder that `model.path` stands for; of a run folder, the last checkpoint's policy.
 
-    `tiny` has the weights that `seed` draws. Raises ModelError for a folder that is missing or holds no model.
+    `tiny` and `smollm2` are made under `work_dir` when not yet there. `tiny` has the weights that `seed` draws. Raises ModelError for a folder that is missing or holds no model.
     """
     match str(path):
         case "tiny":
@@ -32,7 +32,7 @@ def resolve_model_path(path: str | Path, work_dir: Path, seed: int) -> Path:
         case "smollm2":
             return smollm2_folder(Path(work_dir))
         case _:
-            return _checked(Path(path).expanduser())
+            return _checked(_newest_policy(Path(path).expanduser()))
 
 
 def load_model(
@@ -95,6 +95,12 @@ def _read_weights(folder: Path, dtype: torch.dtype) -> Any:
             f"{folder}: the weights lack {len(missing)} of the model's tensors, such as {missing[0]}; save the model again"
         )
     return model
+
+
+def _newest_policy(folder: Path) -> Path:
+    """The policy of the last checkpoint where the folder is a run's; otherwise the folder itself."""
+    policies = sorted(folder.glob("checkpoints/step_*/policy"))
+    return policies[-1] if policies and not (folder / "config.json").is_file() else folder
 
 
 def _checked(folder: Path) -> Path:
