@@ -24,7 +24,8 @@ BUILT_IN = ("tiny", "smollm2")
 def resolve_model_path(path: str | Path, work_dir: Path, seed: int) -> Path:
     """The folder that `model.path` stands for; of a run folder, the last checkpoint's policy.
 
-    `tiny` and `smollm2` are made under `work_dir` when not yet there. `tiny` has the weights that `seed` draws. Raises ModelError for a folder that is missing or holds no model.
+    `tiny` and `smollm2` are made under `work_dir` when not yet there; `tiny` has the weights that `seed` draws. Raises
+    ModelError for a folder that is missing or holds no model.
     """
     match str(path):
         case "tiny":
