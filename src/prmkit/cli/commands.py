@@ -45,7 +45,7 @@ def sft(config: SFTConfig) -> None:
     folder.open(resolved_config(config))
     with progress_bar("sft", config.steps, ("loss", "grad_norm")) as bar, stop_on_signals() as stop:
         done = train_sft(learner, encoded, folder, config, on_step=bar, stop=stop)
-    _finish(done, folder.path, f"model: {folder.path / 'checkpoints' / f'step_{config.steps:06d}' / 'policy'}")
+    _finish(done, folder.path, f"model: {folder.checkpoints / f'step_{folder.saved_steps()[-1]:06d}' / 'policy'}")
 
 
 def rl(config: RLConfig) -> None:

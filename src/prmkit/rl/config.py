@@ -50,19 +50,19 @@ class RLConfig:
     """Loggers beside metrics.jsonl, which is always written."""
 
     def __post_init__(self) -> None:
-        checks = {
-            "steps": self.steps >= 1,
-            "prompts_per_step": self.prompts_per_step >= 1,
-            "save_every": self.save_every >= 1,
-            "keep_checkpoints": self.keep_checkpoints >= 1,
-            "eval_every": self.eval_every >= 0,
-            "eval_prompts": self.eval_prompts >= 1,
-            "eval_samples": self.eval_samples >= 1,
-            "record_rollouts_every": self.record_rollouts_every >= 0,
-            "keep_rollouts": self.keep_rollouts >= 2,
+        least = {
+            "steps": 1,
+            "prompts_per_step": 1,
+            "save_every": 1,
+            "keep_checkpoints": 1,
+            "eval_every": 0,
+            "eval_prompts": 1,
+            "eval_samples": 1,
+            "record_rollouts_every": 0,
+            "keep_rollouts": 2,
         }
-        for key, good in checks.items():
-            if not good:
-                raise ConfigError(f"{key} = {getattr(self, key)} is out of range; see docs/configuration.md")
+        for key, value in least.items():
+            if getattr(self, key) < value:
+                raise ConfigError(f"{key} = {getattr(self, key)} is out of range; it must be at least {value}")
         if self.sampling.temperature == 0:
             raise ConfigError("sampling.temperature = 0 makes all samples of a group equal; set it to 1.0")
