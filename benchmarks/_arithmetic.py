@@ -173,9 +173,7 @@ def learning_curve(run: Run, note: Callable[[str], None] = lambda line: None) ->
 
         curve.append((0, measure()))
         for step in range(1, run.steps + 1):
-            result = rl_step(
-                roles, config.algorithm, stream, params, step=step, num_groups=run.prompts, seed=run.seed
-            )
+            result = rl_step(roles, config.algorithm, stream, params, step=step, num_groups=run.prompts, seed=run.seed)
             rollouts += sum(len(group.members) for group in result.collected.sampled)
             row = step_metrics(result, arithmetic.first_error_step)
             quality.append({k: row[k] for k in ("prm/accuracy", "prm/first_error_auc") if k in row})

@@ -73,7 +73,9 @@ def level_at(curve: Sequence[tuple[float, float]], rollouts: float) -> float:
     return curve[-1][1]
 
 
-def mean_curve(curves: Sequence[Sequence[tuple[float, float]]], budget: float, points: int = 60) -> list[tuple[float, float]]:
+def mean_curve(
+    curves: Sequence[Sequence[tuple[float, float]]], budget: float, points: int = 60
+) -> list[tuple[float, float]]:
     """Mean over seeds on a common grid of rollouts."""
     grid = [budget * k / points for k in range(points + 1)]
     return [(x, sum(level_at(curve, x) for curve in curves) / len(curves)) for x in grid]
@@ -124,9 +126,10 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for row in rows:
             by_seed.setdefault(row["seed"], {})[row["arm"]] = row["curve"]
         arms = [arm for arm in ARMS if arm != "rloo" and any(r["arm"] == arm for r in rows)]
-        start, final = mean_interval([c["rloo"][0][1] for c in by_seed.values()]), [
-            level_at(c["rloo"], budget) for c in by_seed.values()
-        ]
+        start, final = (
+            mean_interval([c["rloo"][0][1] for c in by_seed.values()]),
+            [level_at(c["rloo"], budget) for c in by_seed.values()],
+        )
         out[str(chain)] = {
             "budget_rollouts": budget,
             "start_accuracy": start[0],
@@ -167,7 +170,9 @@ def main() -> None:
             results.append(result)
             print(json.dumps(result), file=log, flush=True)
     figures = summary(results)
-    settings = {arm: {"learning_rate": lr, "prm_learning_rate": prm} for arm, (_, lr, prm) in ARMS.items() if arm in arms}
+    settings = {
+        arm: {"learning_rate": lr, "prm_learning_rate": prm} for arm, (_, lr, prm) in ARMS.items() if arm in arms
+    }
     name = "sample_efficiency_quick" if options.quick else "sample_efficiency"
     path = write_result(
         name,
