@@ -23,6 +23,7 @@ class Shape:
     intermediate: int = 688
     layers: int = 4
     heads: int = 8
+    kv_heads: int = 8
     prompts: int = 8
     samples: int = 8
     prompt_tokens: int = 16
@@ -41,8 +42,8 @@ def make_model(folder: Path, shape: Shape, p_end: float, seed: int = 0) -> Path:
         intermediate_size=shape.intermediate,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
-        num_key_value_heads=shape.heads,
-        max_position_embeddings=1024,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=2048,
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=EOS,
@@ -81,7 +82,9 @@ def tokenizer(shape: Shape) -> PreTrainedTokenizerFast:
     vocabulary = {"<pad>": PAD, "<eos>": EOS} | {f"w{i}": i for i in range(2, shape.vocab)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="w2"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", model_max_length=1024)
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", model_max_length=2048
+    )
     made.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     return made
 

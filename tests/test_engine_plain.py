@@ -14,7 +14,7 @@ from prmkit.config import ModelConfig
 from prmkit.data.types import SamplingParams
 from prmkit.engines.local.attention import NAME, SHORT, attend, attend_in_float32_when_short
 from prmkit.engines.local.language_model import LanguageModel
-from prmkit.engines.local.plain_decoder import PlainDecoder, is_plain
+from prmkit.engines.local.plain_decoder import PlainDecoder, attend_one, is_plain
 from prmkit.engines.local.roles import local_roles, lora_config
 from prmkit.engines.local.sampler import LocalSampler
 from prmkit.models.tiny import make_tiny
@@ -100,6 +100,21 @@ def test_in_bfloat16_the_short_way_is_as_near_to_float32_as_the_long_way(weights
         gaps.append(float(torch.cat(gap).mean()))
     assert 0 < gaps[0] < 1.5 * gaps[1]
     assert gaps[0] < 0.05
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_both_forms_of_attention_agree(padded: bool) -> None:
+    """In bfloat16 (on a GPU) the fused kernel attends, in float32 two products do."""
+    generator = torch.Generator().manual_seed(0)
+    q_BKGE, keys_BKTE, values_BKTE = (torch.randn(3, 2, n, 8, generator=generator).bfloat16() for n in (2, 7, 7))
+    unseen_BP = torch.tensor([[True, True], [True, False], [False, False]]) if padded else None
+    fused = attend_one(q_BKGE, keys_BKTE, values_BKTE, unseen_BP, 0.3)
+    plain = attend_one(q_BKGE.float(), keys_BKTE.float(), values_BKTE.float(), unseen_BP, 0.3)
+    assert fused.dtype == torch.bfloat16
+    torch.testing.assert_close(fused.float(), plain, rtol=2**-6, atol=2**-6)
+    if padded:  # row 0 sees positions 2 to 6 alone
+        cut = attend_one(*(x[:1].float() for x in (q_BKGE, keys_BKTE[:, :, 2:], values_BKTE[:, :, 2:])), None, 0.3)
+        torch.testing.assert_close(plain[:1], cut)
 
 
 def test_the_decoder_copies_no_weights_that_have_the_right_precision() -> None:

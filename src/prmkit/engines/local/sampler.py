@@ -149,7 +149,8 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, params: SamplingParams) -> tuple[
         p_BV = logits_BV.softmax(-1)
         token_B = logits_BV.argmax(-1)
     else:
-        p_BV = (logits_BV / params.temperature).softmax(-1)
+        scaled_BV = logits_BV if params.temperature == 1 else logits_BV / params.temperature
+        p_BV = scaled_BV.softmax(-1)
         drawn_BV = nucleus(p_BV, params.top_p) if params.top_p < 1 else p_BV
         cumulative_BV = drawn_BV.cumsum(-1, dtype=torch.float64)
         # Strictly below the total, so that rounding never picks a token of probability 0.
