@@ -35,8 +35,16 @@ SECTIONS: list[tuple[str, str, type]] = [
     ("`[task]`", "Of `rl`, `sft` and `eval`.", TaskConfig),
     ("`[sampling]`", "Of `rl` and `eval`.", SamplingParams),
     ("`[verifier]`", "Of `rl` and `eval`.", VerifierConfig),
-    ("`[policy]`, `[prm]`, `[critic]`, `[optimizer]`", "One per model of `rl`; `[optimizer]` of `sft`.", OptimizerConfig),
-    ("`[algorithm]`", "Of `rl`; the values below are those of no preset. [prime.md](prime.md) explains them.", Algorithm),
+    (
+        "`[policy]`, `[prm]`, `[critic]`, `[optimizer]`",
+        "One per model of `rl`; `[optimizer]` of `sft`.",
+        OptimizerConfig,
+    ),
+    (
+        "`[algorithm]`",
+        "Of `rl`; the values below are those of no preset. [prime.md](prime.md) explains them.",
+        Algorithm,
+    ),
     ("`[algorithm.outcome]`", "", Outcome),
     ("`[algorithm.process]`", "", Process),
     ("`[algorithm.kl]`", "", KL),
@@ -54,7 +62,10 @@ PLAIN_WORDS = {
     ("RLConfig", "keep_checkpoints"): "The newest so many checkpoints stay.",
     ("ModelConfig", "device"): "`auto` takes a CUDA GPU where there is one.",
     ("ModelConfig", "lora_alpha"): "Adapters are scaled by lora_alpha / lora_rank.",
-    ("ModelConfig", "gradient_checkpointing"): "Compute activations again in the backward pass: less memory, more time.",
+    (
+        "ModelConfig",
+        "gradient_checkpointing",
+    ): "Compute activations again in the backward pass: less memory, more time.",
     ("TaskConfig", "test"): "The same for the test prompts.",
     ("SamplingParams", "top_p"): "Sample from the smallest set of tokens with this much probability; 1 cuts nothing.",
     ("SamplingParams", "max_tokens"): "Longest response; a longer one is cut and counts as truncated.",
@@ -68,7 +79,10 @@ PLAIN_WORDS = {
     ("Filter", "high"): "The upper bound, inclusive.",
     ("Filter", "enabled"): "Whether the bounds are applied at all.",
     ("Algorithm", "clip_high"): "The upper side of the clip.",
-    ("Algorithm", "advantage"): "The estimator: leave-one-out, group statistics, none, greedy baseline, or value model.",
+    (
+        "Algorithm",
+        "advantage",
+    ): "The estimator: leave-one-out, group statistics, none, greedy baseline, or value model.",
     ("Algorithm", "reduce"): "How token losses become one number (`ops/reduce.py`).",
 }
 """Meanings of the fields that are plain enough to have no docstring."""
@@ -113,7 +127,12 @@ def rows(cls: type) -> Iterator[str]:
         if is_dataclass(hints[field.name]):
             continue
         assert field.default is not MISSING, f"{cls.__name__}.{field.name} has no plain default"
-        cells = (f"`{field.name}`", f"`{json.dumps(field.default)}`", choices(hints[field.name]), meaning(cls, field.name))
+        cells = (
+            f"`{field.name}`",
+            f"`{json.dumps(field.default)}`",
+            choices(hints[field.name]),
+            meaning(cls, field.name),
+        )
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
