@@ -43,7 +43,7 @@ follows its accuracy on responses it has not learned from; normalised over the w
 leave-one-out. Chosen on the embedded task alone: see docs/prime.md."""
 
 PRIME = replace(RLOO, process=PROCESS)
-"""Our best version of PRIME; each difference to `prime_paper` is measured in docs/prime.md."""
+"""Our version of PRIME; docs/prime.md names each difference to `prime_paper` and what was measured."""
 
 
 def with_process(algorithm: Algorithm, process: Process = PROCESS) -> Algorithm:
