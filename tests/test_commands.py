@@ -13,7 +13,7 @@ from rl_setup import At, Done, commands, micro_model, taught_model
 
 from prmkit.cli.main import main
 
-SMALL = ("--model.device=cpu", "--model.threads=1", "--task.chain=2")
+SMALL = ("--model.device=cpu", "--model.threads=1", "--task.chain=2", "--task.demonstrations=64")
 RL = (*SMALL, "--steps=2", "--prompts-per-step=3", "--sampling.max-tokens=24", "--algorithm.filter.max-draws=2")
 WIDE = ("--algorithm.filter.low=0", "--algorithm.filter.high=1")
 """Bounds that every group passes."""
