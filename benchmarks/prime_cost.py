@@ -76,14 +76,14 @@ class Coin:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="rloo and prime alone, three repetitions")
-    parser.add_argument("--repetitions", type=int, default=0, help="default 9, quick 3")
+    parser.add_argument("--repetitions", type=int, default=0, help="default 7, quick 3")
     parser.add_argument("--models", nargs="+", default=["arithmetic", "4-layer"], choices=["arithmetic", *SHAPES])
     parser.add_argument("--max-tokens", type=int, default=64, help="of the random models")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    repetitions = options.repetitions or (3 if options.quick else 9)
+    repetitions = options.repetitions or (3 if options.quick else 7)
     arms = {name: ARMS[name] for name in (("rloo", "prime") if options.quick else ARMS)}
     line: dict[str, float] = {}
     models: dict[str, Any] = {}

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,20 @@ MARK = "@@"
 P_END = {"fixed": 0.0, "natural": 0.025}
 """0.025 a token makes min(length, 64) 32 on average: (1 - 0.975^64) / 0.025 = 32.1."""
 TRL_SETTINGS = [
-    {"dtype": dtype, "rows": rows}
-    for dtype, rows in (("bfloat16", 64), ("bfloat16", 16), ("float32", 64), ("float32", 16))
+    {"dtype": "bfloat16", "rows": 64},
+    {"dtype": "bfloat16", "rows": 16},
+    {"dtype": "float32", "rows": 64},
 ]
 OUR_SETTINGS = [
-    {"dtype": dtype, "tokens": tokens}
-    for dtype, tokens in (("bfloat16", 4096), ("bfloat16", 16384), ("float32", 4096), ("float32", 16384))
+    {"dtype": "bfloat16", "tokens": 4096},
+    {"dtype": "bfloat16", "tokens": 16384},
+    {"dtype": "float32", "tokens": 4096},
 ]
-SIDES = {"trl": TRL_SETTINGS, "grpo": OUR_SETTINGS, "prime": OUR_SETTINGS, "prime_replay": OUR_SETTINGS}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one setting each, two repetitions")
+    parser.add_argument("--quick", action="store_true", help="one setting each, no replay, two repetitions")
     parser.add_argument("--repetitions", type=int, default=0, help="default 7, quick 2")
     parser.add_argument("--threads", type=int, default=0, help="of torch, on both sides; default: torch's own choice")
     parser.add_argument("--side", help=argparse.SUPPRESS)
@@ -72,7 +74,7 @@ def compare(quick: bool, repetitions: int, threads: int) -> None:
             regimes[regime] = measured = measure(folder, quick, repetitions, threads)
             sides = measured["sides"]
             suffix = "" if regime == "fixed" else "_natural"
-            for side in ("grpo", "prime", "prime_replay"):
+            for side in [side for side in sides if side != "trl"]:
                 line[f"{side}_time_ratio{suffix}"] = median_ratio(sides[side]["seconds"], sides["trl"]["seconds"])
             line[f"memory_ratio{suffix}"] = sides["grpo"]["peak_mb"] / sides["trl"]["peak_mb"]
             line[f"prime_memory_ratio{suffix}"] = sides["prime"]["peak_mb"] / sides["trl"]["peak_mb"]
@@ -92,47 +94,63 @@ def rounded(value: Any) -> Any:
 
 
 def measure(folder: Path, quick: bool, repetitions: int, threads: int) -> dict[str, Any]:
-    """Start all candidates, keep each side's fastest, and time those in turn."""
+    """Each library's fastest setting, then all sides in turn. The quick way takes the first setting, and leaves out replay."""
     with contextlib.ExitStack() as stack:
-        children = {
-            side: [stack.enter_context(Child(side, s, folder, threads)) for s in (settings[:1] if quick else settings)]
-            for side, settings in SIDES.items()
+
+        def start(side: str, settings: dict[str, Any]) -> Child:
+            return stack.enter_context(Child(side, settings, folder, threads))
+
+        tried = {
+            "trl": TRL_SETTINGS[:1] if quick else TRL_SETTINGS,
+            "grpo": OUR_SETTINGS[:1] if quick else OUR_SETTINGS,
         }
-        chosen = {}
-        for candidates in children.values():
-            for child in candidates:
-                child.step()  # warm-up
-        for side, candidates in children.items():
-            seen = interleave({str(i): child.step for i, child in enumerate(candidates)}, 1 if quick else 2)
-            fastest = min(seen, key=lambda i: min(seen[i]))
-            chosen[side] = candidates[int(fastest)]
-            for child in candidates:
-                if child is not chosen[side]:
-                    child.close()
+        candidates = {side: [start(side, s) for s in settings] for side, settings in tried.items()}
+        chosen = {side: fastest(children) for side, children in candidates.items()}
+        others = [start(side, chosen["grpo"].settings) for side in (["prime"] if quick else ["prime", "prime_replay"])]
+        for child in others:
+            child.step()  # warm-up
+            chosen[child.side] = child
         for child in chosen.values():
             child.response_tokens.clear()
         seconds = interleave({side: child.step for side, child in chosen.items()}, repetitions)
-        sides = {}
-        for side, child in chosen.items():
-            memory = child.close()
-            sides[side] = {
-                "settings": child.settings,
-                "seconds": [round(s, 4) for s in seconds[side]],
-                "spread": spread(seconds[side]),
-                "response_tokens": statistics.fmean(child.response_tokens),
-                **memory,
-            }
-            print(
-                f"{folder.name:8} {side:13} {child.settings} {statistics.median(seconds[side]):.3f} s", file=sys.stderr
-            )
+        sides = {side: report(child, seconds[side]) for side, child in chosen.items()}
     return {"sides": sides}
+
+
+def fastest(children: list[Child]) -> Child:
+    """The child with the fastest step after a warm-up; the others end."""
+    for child in children:
+        child.step()
+    if len(children) == 1:
+        return children[0]
+    seen = interleave({str(i): child.step for i, child in enumerate(children)}, 2)
+    best = children[int(min(seen, key=lambda i: min(seen[i])))]
+    for child in children:
+        if child is not best:
+            child.close()
+    return best
+
+
+def report(child: Child, seconds: list[float]) -> dict[str, Any]:
+    """A side's figures; its process ends."""
+    figures = {
+        "settings": child.settings,
+        "seconds": [round(s, 4) for s in seconds],
+        "spread": spread(seconds),
+        "response_tokens": statistics.fmean(child.response_tokens),
+        **child.close(),
+    }
+    print(
+        f"{child.folder.name:8} {child.side:13} {child.settings} {figures['spread']['median']:.3f} s", file=sys.stderr
+    )
+    return figures
 
 
 class Child:
     """A side in its own process: one step when told to."""
 
     def __init__(self, side: str, settings: dict[str, Any], folder: Path, threads: int) -> None:
-        self.side, self.settings = side, settings
+        self.side, self.settings, self.folder = side, settings, folder
         self.response_tokens: list[int] = []
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 - closed with the process
         words = [__file__, "--side", side, "--settings", json.dumps(settings), "--folder", str(folder)]
@@ -199,21 +217,9 @@ def serve(side: str, settings: dict[str, Any], folder: Path, threads: int) -> No
     (serve_trl if side == "trl" else serve_ours)(side, settings, folder)
 
 
-def serve_trl(side: str, settings: dict[str, Any], folder: Path) -> None:
-    import torch
-    from _model import Shape, judge, questions
-    from datasets import Dataset
+def in_turn(response_tokens: Callable[[], int]) -> Any:
+    """A callback that lets TRL's trainer make a step when told to."""
     from transformers import TrainerCallback
-
-    try:
-        from trl import GRPOConfig, GRPOTrainer
-    except ImportError as error:
-        raise SystemExit(f"TRL cannot be imported ({error}); pip install -e .[bench]") from error
-    imports_mb, shape, tokens = peak_mb(), Shape(), [0]
-
-    def reward(completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
-        tokens[0] = sum(map(len, completion_ids))
-        return [judge(text) for text in completions]
 
     class InTurn(TrainerCallback):  # type: ignore[misc]
         start: float | None = None
@@ -224,13 +230,30 @@ def serve_trl(side: str, settings: dict[str, Any], folder: Path) -> None:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             assert self.start is not None
-            answer(seconds=time.perf_counter() - self.start, response_tokens=tokens[0])
+            answer(seconds=time.perf_counter() - self.start, response_tokens=response_tokens())
             self.wait(control)
 
         def wait(self, control: Any) -> None:
-            if sys.stdin.readline().strip() == "quit":
-                control.should_training_stop = True
+            control.should_training_stop = sys.stdin.readline().strip() != "step"
             self.start = time.perf_counter()
+
+    return InTurn()
+
+
+def serve_trl(side: str, settings: dict[str, Any], folder: Path) -> None:
+    import torch
+    from _model import Shape, judge, questions
+
+    try:
+        from datasets import Dataset
+        from trl import GRPOConfig, GRPOTrainer
+    except ImportError as error:
+        raise SystemExit(f"TRL cannot be imported ({error}); pip install -e .[bench]") from error
+    imports_mb, shape, tokens = peak_mb(), Shape(), [0]
+
+    def reward(completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        tokens[0] = sum(map(len, completion_ids))
+        return [judge(text) for text in completions]
 
     rows = shape.prompts * shape.samples
     with tempfile.TemporaryDirectory() as scratch:
@@ -258,7 +281,11 @@ def serve_trl(side: str, settings: dict[str, Any], folder: Path) -> None:
         )
         data = Dataset.from_dict({"prompt": questions(shape, 512)})
         GRPOTrainer(
-            model=str(folder), args=config, reward_funcs=reward, train_dataset=data, callbacks=[InTurn()]
+            model=str(folder),
+            args=config,
+            reward_funcs=reward,
+            train_dataset=data,
+            callbacks=[in_turn(lambda: tokens[0])],
         ).train()
     answer(peak_mb=peak_mb(), imports_mb=imports_mb)
 

@@ -31,7 +31,7 @@ from prmkit.data.types import Message, Prompt, Rollout
 from prmkit.models.tiny import tiny_tokenizer
 from prmkit.train.sft import Encoded, SFTBatch, sft_batch
 
-COMMON = {
+COMMON: dict[str, Any] = {
     "vocab_size": 19,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -42,8 +42,8 @@ COMMON = {
     "bos_token_id": None,
     "eos_token_id": 1,
 }
-LIKE_LLAMA = {**COMMON, "num_key_value_heads": 4}
-GROUPED = {**COMMON, "num_key_value_heads": 2}
+LIKE_LLAMA: dict[str, Any] = {**COMMON, "num_key_value_heads": 4}
+GROUPED: dict[str, Any] = {**COMMON, "num_key_value_heads": 2}
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "llama": (LlamaForCausalLM, LlamaConfig(**LIKE_LLAMA)),
     "llama_grouped_query_tied": (LlamaForCausalLM, LlamaConfig(**GROUPED, tie_word_embeddings=True)),
@@ -106,7 +106,8 @@ def own_logprobs(model: Any, ids: Sequence[int], temperature: float = 1.0) -> Te
     """log softmax of the model's own logits for one unpadded sequence: entry [t, v] is of token t + 1."""
     with torch.no_grad():
         logits_TV = model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
-    return (logits_TV.float() / temperature).log_softmax(-1)
+    logp_TV: Tensor = (logits_TV.float() / temperature).log_softmax(-1)
+    return logp_TV
 
 
 def logprobs_of_rollout(model: Any, rollout: Rollout, temperature: float = 1.0) -> Tensor:

@@ -113,8 +113,8 @@ def test_both_forms_of_attention_agree(padded: bool) -> None:
     assert fused.dtype == torch.bfloat16
     torch.testing.assert_close(fused.float(), plain, rtol=2**-6, atol=2**-6)
     if padded:  # row 0 sees positions 2 to 6 alone
-        cut = attend_one(*(x[:1].float() for x in (q_BKGE, keys_BKTE[:, :, 2:], values_BKTE[:, :, 2:])), None, 0.3)
-        torch.testing.assert_close(plain[:1], cut)
+        seen_keys, seen_values = keys_BKTE[:1, :, 2:].float(), values_BKTE[:1, :, 2:].float()
+        torch.testing.assert_close(plain[:1], attend_one(q_BKGE[:1].float(), seen_keys, seen_values, None, 0.3))
 
 
 def test_the_decoder_copies_no_weights_that_have_the_right_precision() -> None:
@@ -145,9 +145,11 @@ def test_attention_in_float32_is_at_least_as_near_to_float32(family: str) -> Non
 def test_long_sequences_attend_in_their_own_precision() -> None:
     module: Any = random_model().model.layers[0].self_attn
     for length, rounded in ((SHORT, False), (SHORT + 1, True)):
-        states = torch.randn(3, 1, 4, length, 8, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-        got, _ = attend(module, *states, None, scaling=0.3, is_causal=True)
-        wide = torch.nn.functional.scaled_dot_product_attention(*states.float(), is_causal=True, scale=0.3)
+        q, k, v = torch.randn(3, 1, 4, length, 8, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+        got, _ = attend(module, q, k, v, None, scaling=0.3, is_causal=True)
+        wide = torch.nn.functional.scaled_dot_product_attention(
+            q.float(), k.float(), v.float(), is_causal=True, scale=0.3
+        )
         assert got.dtype == torch.bfloat16
         assert torch.equal(got, wide.to(torch.bfloat16).transpose(1, 2)) != rounded
 
