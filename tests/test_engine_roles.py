@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,17 @@ from prmkit.config import ModelConfig, OptimizerConfig
 from prmkit.data.types import SamplingParams
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.roles import LocalRoles, local_roles
+from prmkit.engines.local.single import sft_learner
 from prmkit.errors import ConfigError, ModelError
+from prmkit.models.load import load_model
 from prmkit.models.tiny import make_tiny, tiny_tokenizer
 from prmkit.protocols import Verifier
 from prmkit.rl.algorithm import KL, Algorithm, Process
 from prmkit.rl.config import RLConfig
 from prmkit.rl.process import ImplicitPRM
-from prmkit.tasks.arithmetic import SPLIT
-from prmkit.train.sft import SFTBatch, sft_loss
+from prmkit.tasks.arithmetic import SPLIT, demonstrations
+from prmkit.train.config import SFTConfig
+from prmkit.train.sft import SFTBatch, encode_all, sft_batch, sft_loss
 
 LENGTHS = [(3, 5), (7, 9), (1, 14), (5, 5)]
 
@@ -294,3 +298,26 @@ def test_every_role_keeps_the_configured_precision(base: Path) -> None:
     assert frozen.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
     assert frozen.model.layers[0].input_layernorm.weight.dtype == torch.float32
     assert not any(p.requires_grad for p in frozen.parameters())
+
+
+def test_a_lora_checkpoint_loads_merged_and_bears_no_second_adapter(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path / "base", seed=0, size="micro")
+    config = SFTConfig(model=ModelConfig(path=str(base), lora_rank=2, device="cpu"))
+    learner, tokenizer = sft_learner(config, tmp_path)
+    rows = encode_all(tokenizer, demonstrations(8, chain=2, misconceptions="carry", error_rate=0.0, seed=0), 64)
+    for _ in range(2):  # B starts at 0: the second step moves A too
+        learner.update([sft_batch(rows)], sft_loss)
+    learner.save(tmp_path / "adapter")
+    loaded, _ = load_model(ModelConfig(path=str(tmp_path / "adapter"), device="cpu"), work_dir=tmp_path, seed=0)
+    plain, _ = load_model(ModelConfig(path=str(base), device="cpu"), work_dir=tmp_path, seed=0)
+    batch = sft_batch(rows)
+    trained = learner.outputs(batch).output_BT
+    torch.testing.assert_close(
+        LanguageModel(model=loaded).outputs(batch).output_BT.detach(), trained, atol=1e-5, rtol=0
+    )
+    assert not torch.allclose(LanguageModel(model=plain).outputs(batch).output_BT, trained, atol=1e-4)
+    with pytest.raises(ConfigError, match=r"is a LoRA adapter, and model\.lora_rank > 0 would put another on top"):
+        sft_learner(SFTConfig(model=ModelConfig(path=str(tmp_path / "adapter"), lora_rank=2, device="cpu")), tmp_path)
+    shutil.rmtree(base)
+    with pytest.raises(ModelError, match=r"its base .* is not there"):
+        load_model(ModelConfig(path=str(tmp_path / "adapter"), device="cpu"), work_dir=tmp_path, seed=0)

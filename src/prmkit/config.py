@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+from prmkit.errors import ConfigError
 
 ReportTo = Literal["tensorboard", "wandb", "trackio"]
 """Loggers beside metrics.jsonl; each is an extra of its name."""
@@ -27,6 +30,9 @@ class ModelConfig:
     threads: int = 0
     """CPU threads for torch; 0 leaves torch's own choice."""
 
+    def __post_init__(self) -> None:
+        _check(self, {"lora_rank": (0, math.inf), "lora_alpha": (1, math.inf), "threads": (0, math.inf)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -47,6 +53,24 @@ class OptimizerConfig:
     min_rate_ratio: float = 0.0
     tokens_per_microbatch: int = 16384
     """Largest number of tokens, padding included, in one forward and backward pass."""
+
+    def __post_init__(self) -> None:
+        below_1 = math.nextafter(1.0, 0.0)
+        _check(
+            self,
+            {
+                "learning_rate": (0.0, math.inf),
+                "beta1": (0.0, below_1),
+                "beta2": (0.0, below_1),
+                "eps": (0.0, math.inf),
+                "weight_decay": (0.0, math.inf),
+                "max_grad_norm": (0.0, math.inf),
+                "warmup_steps": (0, math.inf),
+                "total_steps": (0, math.inf),
+                "min_rate_ratio": (0.0, 1.0),
+                "tokens_per_microbatch": (1, math.inf),
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +95,9 @@ class TaskConfig:
     demonstrations: int = 4096
     """arithmetic: how many worked solutions the SFT stage sees."""
 
+    def __post_init__(self) -> None:
+        _check(self, {"limit": (0, math.inf), "demonstrations": (0, math.inf)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerifierConfig:
@@ -82,3 +109,11 @@ class VerifierConfig:
     """Deadline of one answer; the worker that misses it is killed."""
     function: str = ""
     """`module:function` of a user's verifier: f(prompt, text) -> float in [0, 1] or None (could not decide)."""
+
+
+def _check(section: object, ranges: dict[str, tuple[float, float]]) -> None:
+    """Raises ConfigError for a value outside its inclusive range; not a number is outside every range."""
+    for key, (low, high) in ranges.items():
+        value = getattr(section, key)
+        if not low <= value <= high:
+            raise ConfigError(f"{key} = {value} is out of range [{low:g}, {high:g}]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -40,7 +40,9 @@ def sft(config: SFTConfig) -> None:
     if not demonstrations:
         raise ConfigError(f'task "{config.task.name}" has no worked solutions to learn from; set data to a JSONL file')
     learner, tokenizer = sft_learner(config, work_dir())
-    encoded = encode_all(tokenizer, demonstrations, config.max_tokens)
+    model: Any = learner.model
+    context = model.causal_lm.config.max_position_embeddings
+    encoded = encode_all(tokenizer, demonstrations, min(config.max_tokens, context))
     folder = RunFolder(Path(config.run_dir))
     folder.open(resolved_config(config))
     with progress_bar("sft", config.steps, ("loss", "grad_norm")) as bar, stop_on_signals() as stop:
@@ -62,6 +64,8 @@ def rl(config: RLConfig) -> None:
     _check_prompts(config, task)
     with make_verifier(config.verifier) as verifier:
         local = local_roles(config, verifier, task.splitter, work_dir())
+        for prompts in (task.train, task.test[: config.eval_prompts] if config.eval_every else []):
+            local.sampler.check(prompts, config.sampling)
         folder = RunFolder(Path(config.run_dir))
         folder.open(resolved_config(config))
         data = RunData(train=task.train, test=task.test, first_error=task.first_error)

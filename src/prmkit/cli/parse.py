@@ -45,6 +45,7 @@ def parse(
     preset = _take_option(words, "--preset") if presets is not None else None
     path = Path(words.pop(0)) if words and not words[0].startswith("-") else None
     data = {} if path is None else read_toml(path)
+    data.pop("run", None)  # where a run folder's config.toml came from: not part of the configuration
     where = "command line" if path is None else str(path)
     if preset is not None:
         data["preset"] = preset

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from prmkit.config import ModelConfig
 from prmkit.data.chat import check_tokenizer
@@ -16,6 +19,8 @@ from prmkit.errors import ConfigError, ModelError
 from prmkit.models.folders import write_folder_once
 from prmkit.models.smollm2 import smollm2_folder
 from prmkit.models.tiny import make_tiny
+
+logging.disable_progress_bar()  # a bar per load says nothing that the commands do not
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BUILT_IN = ("tiny", "smollm2")
@@ -33,7 +38,7 @@ def resolve_model_path(path: str | Path, work_dir: Path, seed: int) -> Path:
         case "smollm2":
             return smollm2_folder(Path(work_dir))
         case _:
-            return _checked(_newest_policy(Path(path).expanduser()))
+            return _checked(newest_policy(Path(path).expanduser()))
 
 
 def load_model(
@@ -47,7 +52,7 @@ def load_model(
     device = resolve_device(config)
     folder = resolve_model_path(config.path, work_dir, seed)
     tokenizer = load_tokenizer(folder)
-    model = _read_weights(folder, dtype)
+    model = _read_adapter(folder, dtype) if is_adapter(folder) else _read_weights(folder, dtype)
     known = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > known:
         raise ModelError(
@@ -55,6 +60,11 @@ def load_model(
             "save the tokenizer that belongs to the model"
         )
     return cast(PreTrainedModel, model.train(False).to(device)), tokenizer
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a LoRA adapter, which names its base, and no whole model."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -98,7 +108,23 @@ def _read_weights(folder: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def _newest_policy(folder: Path) -> Path:
+def _read_adapter(folder: Path, dtype: torch.dtype) -> Any:
+    """The base that the adapter names, with the adapter merged into its weights."""
+    try:
+        named = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder}: adapter_config.json does not name its base: {error!r}; save it again") from error
+    base = Path(str(named))
+    if not (base / "config.json").is_file():
+        raise ModelError(f"{folder}: its base {base} is not there; put it back, or correct adapter_config.json")
+    try:
+        adapted: Any = PeftModel.from_pretrained(_read_weights(base, dtype), str(folder))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the adapter does not fit its base {base}: {error}") from error
+    return adapted.merge_and_unload()
+
+
+def newest_policy(folder: Path) -> Path:
     """The policy of the last checkpoint where the folder is a run's; otherwise the folder itself."""
     policies = sorted(folder.glob("checkpoints/step_*/policy"))
     return policies[-1] if policies and not (folder / "config.json").is_file() else folder
@@ -116,7 +142,7 @@ def _checked(folder: Path) -> Path:
         raise ModelError(f"{folder}: no such model folder; {advice}")
     if not folder.is_dir():
         raise ModelError(f"{folder}: is a file; give the Hugging Face folder that holds it")
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and not is_adapter(folder):
         inner = sorted(p.parent.name for p in folder.glob("*/config.json"))
         advice = f"its sub-folder {inner[0]!r} does" if inner else "it should be written by save_pretrained"
         raise ModelError(f"{folder}: holds no config.json; {advice}")

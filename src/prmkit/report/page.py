@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prmkit import __version__
-from prmkit.errors import ConfigError
+from prmkit.errors import CheckpointError, ConfigError
 from prmkit.report.collect import Response, Row, Run, read_runs
 from prmkit.report.compare import compare
 from prmkit.report.curves import compact, panels, run_curves
@@ -203,6 +203,10 @@ def _write_aside(path: Path, text: str) -> None:
             file.write(text)
         aside.chmod(0o644)
         aside.replace(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} could not be written: {error}. Free some space, or write it elsewhere"
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
 

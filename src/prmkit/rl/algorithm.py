@@ -194,6 +194,11 @@ def _problems(algorithm: Algorithm) -> Iterator[str]:
         yield f"algorithm.filter.max_draws = {prm_filter.max_draws}; it must be at least 1"
     if kl.coef and kl.where == "loss" and kl.estimator == "k1":
         yield 'algorithm.kl.estimator = "k1" has no gradient in expectation as a loss. Use "k2" or "k3", or kl.where = "reward"'
+    yield from _out_of_range(algorithm)
+
+
+def _out_of_range(algorithm: Algorithm) -> Iterator[str]:
+    process, kl = algorithm.process, algorithm.kl
     for name, value, low, high in (
         ("outcome.coef", algorithm.outcome.coef, 0.0, None),
         ("process.coef", process.coef, 0.0, None),

@@ -20,7 +20,7 @@ from prmkit.engines.local.sampler import LocalSampler
 from prmkit.engines.local.save import save_adapter, save_full, save_value_model
 from prmkit.engines.local.value_model import ValueModel, zero_head
 from prmkit.errors import ConfigError, ModelError
-from prmkit.models.load import compute_dtype, load_model
+from prmkit.models.load import compute_dtype, is_adapter, load_model, newest_policy
 from prmkit.ops.batch import Batch, TokenOutputs
 from prmkit.protocols import Verifier
 from prmkit.rl.config import RLConfig
@@ -46,6 +46,7 @@ class LocalRoles:
 
     roles: Roles
     tokenizer: Any
+    sampler: LocalSampler
 
 
 def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir: Path) -> LocalRoles:
@@ -61,8 +62,9 @@ def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir:
     if reference is not None and algorithm.kl.coef > 0:  # compared with the policy, hence at its temperature
         kl_reference = _frozen(replace(reference, temperature=temperature), config.policy)
     learner = _learner(policy, config.policy, "policy", models.save, config, algorithm.num_minibatches)
+    sampler = LocalSampler(policy, models.tokenizer, version=lambda: learner.step)
     roles = Roles(
-        sampler=LocalSampler(policy, models.tokenizer, version=lambda: learner.step),
+        sampler=sampler,
         verifier=verifier,
         policy=learner,
         split=split,
@@ -70,13 +72,13 @@ def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir:
         reference=kl_reference,
         critic=_critic(config, models) if algorithm.advantage == "gae" else None,
     )
-    return LocalRoles(roles=roles, tokenizer=models.tokenizer)
+    return LocalRoles(roles=roles, tokenizer=models.tokenizer, sampler=sampler)
 
 
 def _implicit_prm(config: RLConfig, models: _Separate, reference: LanguageModel | None) -> ImplicitPRM:
-    minibatches = config.algorithm.prm_minibatches
+    minibatches, replay = config.algorithm.prm_minibatches, config.algorithm.process.replay_batches
     return ImplicitPRM(
-        _learner(models.prm(), config.prm, "prm", models.save, config, minibatches),
+        _learner(models.prm(), config.prm, "prm", models.save, config, minibatches * (1 + replay)),
         None if reference is None else _frozen(reference, config.prm),
         config.algorithm.process,
         num_minibatches=minibatches,
@@ -177,6 +179,7 @@ class _Shared(_Separate):
                 raise ConfigError(
                     f"{key} is set, but with model.lora_rank > 0 all roles share model.path; leave it empty"
                 )
+        refuse_adapter(config.model.path)
         super().__init__(config, work_dir)
         roles = ["policy", "prm", "critic"]
         settings = lora_config(config.model)
@@ -216,6 +219,17 @@ def narrow_linears(model: Any, dtype: torch.dtype) -> Any:
         if isinstance(module, nn.Linear) and module is not output_layer:
             module.to(dtype)
     return model
+
+
+def refuse_adapter(path: str) -> None:
+    """A new adapter on a merged one would later be loaded on the wrong base. Raises ConfigError for an adapter folder."""
+    folder = newest_policy(Path(path).expanduser())
+    if is_adapter(folder):
+        raise ConfigError(
+            f"model.path = {path!r} is a LoRA adapter, and model.lora_rank > 0 would put another on top, whose base is saved "
+            "nowhere. Set model.lora_rank = 0, or save the merged model first: load_model (prmkit.models.load) merges it, "
+            "save_pretrained of model and tokenizer writes it"
+        )
 
 
 def lora_config(config: ModelConfig) -> LoraConfig:

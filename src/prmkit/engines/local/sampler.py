@@ -53,6 +53,11 @@ class LocalSampler:
                     groups.append(Group(prompt=prompts[i], members=members))
         return groups
 
+    def check(self, prompts: Sequence[Prompt], params: SamplingParams) -> None:
+        """Raises SamplingError for the first prompt that does not fit, so that a run need not fail in its middle."""
+        for prompt in prompts:
+            self._encode(prompt, params)
+
     def _encode(self, prompt: Prompt, params: SamplingParams) -> tuple[int, ...]:
         ids = encode_prompt(self.tokenizer, prompt)
         context = self.model.causal_lm.config.max_position_embeddings

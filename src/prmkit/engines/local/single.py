@@ -11,7 +11,7 @@ from peft import get_peft_model
 from prmkit.config import ModelConfig
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.learner import LocalLearner
-from prmkit.engines.local.roles import lora_config
+from prmkit.engines.local.roles import lora_config, refuse_adapter
 from prmkit.engines.local.sampler import LocalSampler
 from prmkit.engines.local.save import save_adapter, save_full
 from prmkit.models.load import compute_dtype, load_model
@@ -24,6 +24,7 @@ def sft_learner(config: SFTConfig, work_dir: Path) -> tuple[LocalLearner, Any]:
     adapter = None
     if config.model.lora_rank:
         adapter = "policy"
+        refuse_adapter(config.model.path)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = get_peft_model(model.requires_grad_(False), lora_config(config.model), adapter_name=adapter)
