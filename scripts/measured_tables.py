@@ -97,10 +97,46 @@ def _tuning(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _vs_trl(result: dict[str, Any]) -> str:
+    line, shape = result["result"], result["shape"]
+    lines = [
+        f"Beside TRL's GRPO step: {shape['layers']} layers, {shape['hidden']} wide, {shape['prompts']} prompts x "
+        f"{shape['samples']} responses of at most {shape['max_tokens']} tokens; each side at its fastest setting, in turn; median "
+        "of ours / theirs. The floor counts floating-point operations alone.",
+        "",
+        "| lengths | our step | time | peak memory | floor |",
+        "|---|---|---|---|---|",
+    ]
+    for lengths, suffix in (("all full", ""), ("natural", "_natural")):
+        for side, memory in (("grpo", "memory"), ("prime", "prime_memory"), ("prime_replay", None)):
+            if f"{side}_time_ratio{suffix}" not in line:
+                continue
+            used = f"{line[f'{memory}_ratio{suffix}']:.2f}" if memory else "-"
+            floor = f"{line[f'floor_s{suffix}'][side]:.2f} s" if side in line[f"floor_s{suffix}"] else "-"
+            lines.append(f"| {lengths} | `{side}` | {line[f'{side}_time_ratio{suffix}']:.2f} | {used} | {floor} |")
+    return "\n".join(lines)
+
+
+def _prime_cost(result: dict[str, Any]) -> str:
+    lines = [
+        "A step over the outcome-only RLOO step on the same kept batch, median.",
+        "",
+        "| model | step | time |",
+        "|---|---|---|",
+    ]
+    for name, value in result["result"].items():
+        if "/" in name:
+            model, arm = name.removesuffix("_over_rloo").split("/", 1)
+            lines.append(f"| {model} | {arm} | {value:.2f} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "sample_efficiency": _sample_efficiency,
     "sample_efficiency_tuning": _tuning,
     "localisation": _localisation,
+    "prime_cost": _prime_cost,
+    "vs_trl": _vs_trl,
 }
 """Result file -> its table."""
 
