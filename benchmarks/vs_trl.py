@@ -37,9 +37,9 @@ TRL_SETTINGS = [
     {"dtype": "float32", "rows": 64},
 ]
 OUR_SETTINGS = [
+    {"dtype": "bfloat16", "tokens": 2048},
     {"dtype": "bfloat16", "tokens": 4096},
-    {"dtype": "bfloat16", "tokens": 16384},
-    {"dtype": "float32", "tokens": 4096},
+    {"dtype": "float32", "tokens": 2048},
 ]
 
 
@@ -123,7 +123,7 @@ def fastest(children: list[Child]) -> Child:
         child.step()
     if len(children) == 1:
         return children[0]
-    seen = interleave({str(i): child.step for i, child in enumerate(children)}, 2)
+    seen = interleave({str(i): child.step for i, child in enumerate(children)}, 3)
     best = children[int(min(seen, key=lambda i: min(seen[i])))]
     for child in children:
         if child is not best:

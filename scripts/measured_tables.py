@@ -101,8 +101,8 @@ def _vs_trl(result: dict[str, Any]) -> str:
     line, shape = result["result"], result["shape"]
     lines = [
         f"Beside TRL's GRPO step: {shape['layers']} layers, {shape['hidden']} wide, {shape['prompts']} prompts x "
-        f"{shape['samples']} responses of at most {shape['max_tokens']} tokens; each side at its fastest setting, in turn; median "
-        "of ours / theirs. The floor counts floating-point operations alone.",
+        f"{shape['samples']} responses of at most {shape['max_tokens']} tokens; each side at its fastest setting, in turn; "
+        "median of ours / theirs. The floor counts floating-point operations alone.",
         "",
         "| lengths | our step | time | peak memory | floor |",
         "|---|---|---|---|---|",

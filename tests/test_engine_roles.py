@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -27,7 +28,7 @@ from prmkit.protocols import Verifier
 from prmkit.rl.algorithm import KL, Algorithm, Process
 from prmkit.rl.config import RLConfig
 from prmkit.rl.process import ImplicitPRM
-from prmkit.tasks.arithmetic import SPLIT, demonstrations
+from prmkit.tasks.arithmetic import SPLIT, arithmetic_prompts, demonstrations
 from prmkit.train.config import SFTConfig
 from prmkit.train.sft import SFTBatch, encode_all, sft_batch, sft_loss
 
@@ -321,3 +322,25 @@ def test_a_lora_checkpoint_loads_merged_and_bears_no_second_adapter(tmp_path: Pa
     shutil.rmtree(base)
     with pytest.raises(ModelError, match=r"its base .* is not there"):
         load_model(ModelConfig(path=str(tmp_path / "adapter"), device="cpu"), work_dir=tmp_path, seed=0)
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_sampling_with_gradient_checkpointing_is_sampling_without(lora_rank: int, base: Path, tmp_path: Path) -> None:
+    prompts, params = arithmetic_prompts(3, chain=2, seed=0), SamplingParams(max_tokens=6)
+
+    def texts(checkpointing: bool) -> list[str]:
+        model = ModelConfig(path=str(base), device="cpu", lora_rank=lora_rank, gradient_checkpointing=checkpointing)
+        local = local_roles(RLConfig(model=model), VERIFIER, SPLIT, tmp_path)
+        groups = local.roles.sampler.sample(prompts, n=2, params=params, seed=3)
+        return [rollout.text for group in groups for rollout in group.members]
+
+    assert texts(True) == texts(False)
+
+
+def test_dropout_is_off_in_either_mode(tmp_path: Path) -> None:
+    base = make_tiny(tmp_path / "base", seed=0, size="micro")
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(settings | {"attention_dropout": 0.9}))
+    model, _ = load_model(ModelConfig(path=str(base), device="cpu"), work_dir=tmp_path, seed=0)
+    token_BT = torch.arange(2, 12)[None]
+    torch.testing.assert_close(model.train(True)(token_BT).logits, model.train(False)(token_BT).logits, atol=0, rtol=0)

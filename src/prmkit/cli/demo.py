@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prmkit.config import OptimizerConfig, TaskConfig
+from prmkit.config import ModelConfig, OptimizerConfig, TaskConfig
+from prmkit.config_io import nearest
 from prmkit.data.types import SamplingParams
 from prmkit.errors import ConfigError
 from prmkit.rl.config import RLConfig
@@ -27,54 +28,63 @@ class DemoConfig:
     """Holds sft/ and rl/. The same command goes on where it stopped."""
     seed: int = 0
     preset: str = "prime"
-    sft: SFTConfig = field(
-        default_factory=lambda: SFTConfig(
-            steps=300,
-            batch_size=64,
-            task=TASK,
-            optimizer=OptimizerConfig(learning_rate=2e-3, beta2=0.95, warmup_steps=50, schedule="cosine"),
-        )
+    """The algorithm; see `prmkit.rl.presets`."""
+    sft_steps: int = 300
+    rl_steps: int = 50
+    prompts_per_step: int = 16
+    eval_prompts: int = 256
+    threads: int = 0
+    """CPU threads for torch; 0 leaves torch's own choice."""
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ConfigError(f'preset = "{self.preset}" is no preset; {nearest(self.preset, list(PRESETS))}')
+        for key in ("sft_steps", "rl_steps", "prompts_per_step", "eval_prompts"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key} = {getattr(self, key)} is out of range; it must be at least 1")
+
+
+def stages(config: DemoConfig) -> tuple[SFTConfig, RLConfig]:
+    """The two runs that the demo is made of."""
+    root, model = Path(config.run_dir), ModelConfig(threads=config.threads)
+    sft = SFTConfig(
+        run_dir=str(root / "sft"),
+        seed=config.seed,
+        steps=config.sft_steps,
+        model=model,
+        task=TASK,
+        optimizer=OptimizerConfig(learning_rate=2e-3, beta2=0.95, warmup_steps=50, schedule="cosine"),
     )
-    """Its run_dir, seed and task are the demo's."""
-    rl: RLConfig = field(
-        default_factory=lambda: RLConfig(
-            steps=60,
-            prompts_per_step=24,
-            task=TASK,
-            sampling=SamplingParams(max_tokens=72),
-            policy=OPTIMIZER,
-            prm=OPTIMIZER,
-            eval_every=10,
-            eval_prompts=256,
-            save_every=20,
-        )
+    rl = RLConfig(
+        run_dir=str(root / "rl"),
+        seed=config.seed,
+        steps=config.rl_steps,
+        prompts_per_step=config.prompts_per_step,
+        preset=config.preset,
+        algorithm=PRESETS[config.preset],
+        model=replace(model, path=sft.run_dir),
+        task=TASK,
+        sampling=SamplingParams(max_tokens=72),
+        policy=OPTIMIZER,
+        prm=OPTIMIZER,
+        critic=OPTIMIZER,
+        eval_every=10,
+        eval_prompts=config.eval_prompts,
     )
-    """Its run_dir, seed, task, model and preset are the demo's."""
+    return sft, rl
 
 
 def run(config: DemoConfig) -> None:
     """Fine-tune, then RL, then a table of before and after."""
     from prmkit.cli import commands
 
-    if config.preset not in PRESETS:
-        raise ConfigError(f'preset "{config.preset}" is unknown; choose one of {", ".join(PRESETS)}')
-    root = Path(config.run_dir)
     start = time.perf_counter()
-    sft = replace(config.sft, run_dir=str(root / "sft"), seed=config.seed)
+    sft, rl = stages(config)
     commands.sft(sft)
-    model = root / "sft" / "checkpoints" / f"step_{sft.steps:06d}" / "policy"
-    rl = replace(
-        config.rl,
-        run_dir=str(root / "rl"),
-        seed=config.seed,
-        preset=config.preset,
-        algorithm=PRESETS[config.preset],
-        model=replace(config.rl.model, path=str(model)),
-    )
     commands.rl(rl)
-    commands.console.print(_table(root / "rl", rl.steps))
+    commands.console.print(_table(Path(rl.run_dir), rl.steps))
     commands.console.print(f"{time.perf_counter() - start:.0f} s in all", soft_wrap=True)
-    commands.console.print(f"report: {root / 'rl' / 'report.html'}", soft_wrap=True)
+    commands.console.print(f"report: {Path(rl.run_dir) / 'report.html'}", soft_wrap=True)
 
 
 def _table(run_dir: Path, last_step: int) -> Any:

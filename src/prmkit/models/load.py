@@ -53,6 +53,9 @@ def load_model(
     folder = resolve_model_path(config.path, work_dir, seed)
     tokenizer = load_tokenizer(folder)
     model = _read_adapter(folder, dtype) if is_adapter(folder) else _read_weights(folder, dtype)
+    if getattr(model.config, "final_logit_softcapping", None):
+        raise ModelError(f"{folder}: final_logit_softcapping is not supported; use a model family without it")
+    turn_off_dropout(model)
     known = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > known:
         raise ModelError(
@@ -60,6 +63,16 @@ def load_model(
             "save the tokenizer that belongs to the model"
         )
     return cast(PreTrainedModel, model.train(False).to(device)), tokenizer
+
+
+def turn_off_dropout(model: torch.nn.Module) -> None:
+    """Log-probs are rewards and ratios here, so a forward pass must not be noisy, whatever mode the model is in."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def is_adapter(folder: Path) -> bool:

@@ -74,7 +74,8 @@ class Process:
     """Whether the end token keeps its process reward (released run: yes; later recipe: no)."""
     update: PRMUpdate = "after"
     """`after`: rewards come from the forward pass of the PRM's own update (single forward); `before`: update, then score
-    again (double forward); `none`: frozen; `reverse`: group statistics first, then as `after` (needed by dpo losses)."""
+    again (double forward); `none`: frozen; `reverse`: siblings' scores first, for a loss that compares them (dpo, bon), then
+    as `after`."""
     loss: PRMLoss = "ce"
     """`ce`: cross-entropy of sigmoid(beta * sum of log-ratios) against the outcome, soft labels allowed; `ce_offset`: the
     same with an offset for each prompt, the log-odds of its group's accuracy, so that the PRM need not lower or raise every

@@ -116,7 +116,7 @@ def collect(
         rollouts = sampler.sample(
             prompts, n=algorithm.group_size, params=params, seed=derived_seed(seed, "sample", draws)
         )
-        _check_finite(rollouts)
+        check_finite(rollouts)
         groups = verify(rollouts, verifier)
         for group in groups:
             usable = decided(group, algorithm)
@@ -129,7 +129,7 @@ def collect(
     return Collected(kept=kept[:num_groups], sampled=sampled, draws=draws)
 
 
-def _check_finite(groups: Sequence[Group[Rollout]]) -> None:
+def check_finite(groups: Sequence[Group[Rollout]]) -> None:
     """A policy whose weights have diverged still writes tokens: noise, which must not pass for wrong answers."""
     for group in groups:
         if not all(math.isfinite(logp) for rollout in group.members for logp in rollout.logprobs):

@@ -13,7 +13,7 @@ from prmkit.ops.batch import pack
 from prmkit.protocols import Sampler, Verifier
 from prmkit.rl.advantage import Greedy, greedy_baseline
 from prmkit.rl.algorithm import Algorithm
-from prmkit.rl.collect import Collected, decided, verify
+from prmkit.rl.collect import Collected, check_finite, decided, verify
 from prmkit.rl.process import ProcessRewardModel
 
 
@@ -29,6 +29,7 @@ def greedy_rows(
     """The kept groups whose greedy response could be judged, and for each of their rows what it is compared with."""
     greedy_params = dataclasses.replace(params, temperature=0.0, top_p=1.0)
     rollouts = sampler.sample([g.prompt for g in collected.kept], n=1, params=greedy_params, seed=0)
+    check_finite(rollouts)
     judged = [decided(group, algorithm) for group in verify(rollouts, verifier)]
     pairs = [(kept, single) for kept, single in zip(collected.kept, judged, strict=True) if single.members]
     if not pairs:

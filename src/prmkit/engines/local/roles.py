@@ -28,16 +28,19 @@ from prmkit.rl.process import ImplicitPRM
 from prmkit.rl.step import Roles
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class FrozenModel:
-    """A model that only answers: the reference."""
+    """A model that only answers: the reference. The same batch, asked for twice (PRM and KL), is computed once."""
 
     model: LanguageModel
     tokens_per_microbatch: int
+    last: tuple[Batch, TokenOutputs] | None = None
 
     def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
         """Per-token log-probs without gradient."""
-        return forward_only(self.model, batch, self.tokens_per_microbatch, entropy=entropy)
+        if self.last is None or self.last[0] is not batch:
+            self.last = batch, forward_only(self.model, batch, self.tokens_per_microbatch)
+        return self.last[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +60,11 @@ def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir:
     temperature, algorithm = config.sampling.temperature, config.algorithm
     policy = replace(models.policy(), temperature=temperature)
     prm_needs = algorithm.uses_prm and algorithm.process.reference == "freeze"
-    reference = models.reference() if prm_needs or algorithm.kl.coef > 0 else None
+    reference = _frozen(models.reference(), config.prm) if prm_needs or algorithm.kl.coef > 0 else None
     kl_reference = None
     if reference is not None and algorithm.kl.coef > 0:  # compared with the policy, hence at its temperature
-        kl_reference = _frozen(replace(reference, temperature=temperature), config.policy)
+        same = temperature == reference.model.temperature
+        kl_reference = reference if same else _frozen(replace(reference.model, temperature=temperature), config.policy)
     learner = _learner(policy, config.policy, "policy", models.save, config, algorithm.num_minibatches)
     sampler = LocalSampler(policy, models.tokenizer, version=lambda: learner.step)
     roles = Roles(
@@ -75,11 +79,11 @@ def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir:
     return LocalRoles(roles=roles, tokenizer=models.tokenizer, sampler=sampler)
 
 
-def _implicit_prm(config: RLConfig, models: _Separate, reference: LanguageModel | None) -> ImplicitPRM:
+def _implicit_prm(config: RLConfig, models: _Separate, reference: FrozenModel | None) -> ImplicitPRM:
     minibatches, replay = config.algorithm.prm_minibatches, config.algorithm.process.replay_batches
     return ImplicitPRM(
         _learner(models.prm(), config.prm, "prm", models.save, config, minibatches * (1 + replay)),
-        None if reference is None else _frozen(reference, config.prm),
+        reference,
         config.algorithm.process,
         num_minibatches=minibatches,
     )
@@ -154,8 +158,6 @@ class _Separate:
     def _load(self, path: str) -> tuple[Any, Any]:
         settings = replace(self.config.model, path=path)
         model, tokenizer = load_model(settings, work_dir=self.work_dir, seed=self.config.seed)
-        if getattr(model.config, "final_logit_softcapping", None):
-            raise ModelError(f"{path}: final_logit_softcapping is not supported; use a model family without it")
         return self._prepared(model), tokenizer
 
     def _prepared(self, model: Any) -> Any:
@@ -163,7 +165,7 @@ class _Separate:
             attend_in_float32_when_short(model)
         if self.config.model.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            model.train()  # checkpointing acts in train mode only; dropout is refused below
+            model.train()  # checkpointing acts in train mode only; dropout is off
         return model
 
     def _language_model(self, model: Any, **adapter: Any) -> LanguageModel:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class LocalSampler:
         seeds = torch.randint(2**62, (len(prompts),), generator=torch.Generator().manual_seed(seed)).tolist()
         groups = []
         per_call = max(1, self.max_rows // n)
-        with torch.inference_mode():
+        with torch.inference_mode(), _evaluating(self.model.model):
             decoder = PlainDecoder(self.model) if self.plain else None
             for start in range(0, len(prompts), per_call):
                 part = range(start, min(start + per_call, len(prompts)))
@@ -141,6 +142,17 @@ class LocalSampler:
 
 def _uniform(num_rows: int, max_tokens: int, seed: int) -> Tensor:
     return torch.rand(num_rows, max_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """In train mode, gradient checkpointing would drop the cache."""
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def draw(logits_BV: Tensor, uniform_B: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
