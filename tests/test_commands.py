@@ -82,15 +82,12 @@ def test_the_demo_runs_its_three_stages_and_goes_on_where_it_stopped(tmp_path: P
     args = (
         "demo",
         f"--run-dir={tmp_path}",
-        f"--sft.model.path={taught_model()}",
-        *(f"--{stage}.{flag}" for stage in ("sft", "rl") for flag in ("model.device=cpu", "model.threads=1")),
-        *(f"--{stage}.task.chain=2" for stage in ("sft", "rl")),
-        "--sft.steps=2",
-        "--sft.optimizer.learning-rate=1e-6",
-        "--rl.steps=2",
-        "--rl.prompts-per-step=4",
-        "--rl.eval-prompts=8",
-        "--rl.sampling.max-tokens=24",
+        "--threads=1",
+        "--chain=2",
+        "--sft-steps=200",
+        "--rl-steps=2",
+        "--prompts-per-step=4",
+        "--eval-prompts=8",
     )
     first = commands().run(*args)
     assert first.code == 0, first.err

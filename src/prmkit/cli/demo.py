@@ -16,7 +16,6 @@ from prmkit.rl.config import RLConfig
 from prmkit.rl.presets import PRESETS
 from prmkit.train.config import SFTConfig
 
-TASK = TaskConfig(name="arithmetic", chain=6, misconceptions="carry", error_rate=0.35)
 OPTIMIZER = OptimizerConfig(learning_rate=1e-4, beta2=0.95)
 
 
@@ -29,6 +28,8 @@ class DemoConfig:
     seed: int = 0
     preset: str = "prime"
     """The algorithm; see `prmkit.rl.presets`."""
+    chain: int = 6
+    """Additions in a problem."""
     sft_steps: int = 300
     rl_steps: int = 50
     prompts_per_step: int = 16
@@ -39,7 +40,7 @@ class DemoConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise ConfigError(f'preset = "{self.preset}" is no preset; {nearest(self.preset, list(PRESETS))}')
-        for key in ("sft_steps", "rl_steps", "prompts_per_step", "eval_prompts"):
+        for key in ("chain", "sft_steps", "rl_steps", "prompts_per_step", "eval_prompts"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} = {getattr(self, key)} is out of range; it must be at least 1")
 
@@ -47,12 +48,13 @@ class DemoConfig:
 def stages(config: DemoConfig) -> tuple[SFTConfig, RLConfig]:
     """The two runs that the demo is made of."""
     root, model = Path(config.run_dir), ModelConfig(threads=config.threads)
+    task = TaskConfig(name="arithmetic", chain=config.chain, misconceptions="carry", error_rate=0.35)
     sft = SFTConfig(
         run_dir=str(root / "sft"),
         seed=config.seed,
         steps=config.sft_steps,
         model=model,
-        task=TASK,
+        task=task,
         optimizer=OptimizerConfig(learning_rate=2e-3, beta2=0.95, warmup_steps=50, schedule="cosine"),
     )
     rl = RLConfig(
@@ -63,8 +65,8 @@ def stages(config: DemoConfig) -> tuple[SFTConfig, RLConfig]:
         preset=config.preset,
         algorithm=PRESETS[config.preset],
         model=replace(model, path=sft.run_dir),
-        task=TASK,
-        sampling=SamplingParams(max_tokens=72),
+        task=task,
+        sampling=SamplingParams(max_tokens=12 * config.chain),
         policy=OPTIMIZER,
         prm=OPTIMIZER,
         critic=OPTIMIZER,
