@@ -53,8 +53,9 @@ def main() -> None:
     names = list(SIDES)
     if options.quick:
         seeds, steps, names = [0], 4, ["prime", "released run"]
-    fine_tuned(VARIANT)
-    plan = [(name, seed, steps) for seed in seeds for name in names]
+    variant = replace(VARIANT, sft_steps=60) if options.quick else VARIANT
+    fine_tuned(variant)
+    plan = [(name, seed, steps, variant) for seed in seeds for name in names]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         results = list(pool.map(_one, plan))
     figures = {name: _figures([r for r in results if r["side"] == name], steps) for name in names}
@@ -64,8 +65,8 @@ def main() -> None:
     print(json.dumps({"first_error_auc": figures}))
 
 
-def _one(job: tuple[str, int, int]) -> dict[str, Any]:
-    name, seed, steps = job
+def _one(job: tuple[str, int, int, Variant]) -> dict[str, Any]:
+    name, seed, steps, variant = job
     process, learning_rate = SIDES[name]
     run = Run(
         arm="prime",
@@ -74,7 +75,7 @@ def _one(job: tuple[str, int, int]) -> dict[str, Any]:
         ),
         learning_rate=learning_rate,
         prm_learning_rate=1e-4,
-        variant=VARIANT,
+        variant=variant,
         seed=seed,
         steps=steps,
         prompts=8,

@@ -20,5 +20,5 @@ def test_a_browser_draws_the_report_that_a_prime_run_writes(tmp_path: Path) -> N
     page = open_page(html, tmp_path, width=1000, dark=False)
     assert_drawn(page, data)
     keys = {name for source in data["runs"][0]["curves"].values() for name in source["values"]}
-    assert {"reward", "prm/accuracy", "prm/reward_mean", "entropy", "clip_ratio/region_mean"} <= keys
+    assert {"reward", "prm/accuracy", "prm/reward_mean", "entropy", "clip_ratio/region_mean", "kl"} <= keys
     assert {"time/step", "time/sample", "time/prm", "time/policy", "eval/sampled_accuracy"} <= keys

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from prmkit.ops.batch import Batch, LossSum, TokenOutputs, take
-from prmkit.ops.masked import masked_sum
+from prmkit.ops.masked import masked_mean, masked_sum
+from prmkit.ops.policy_loss import kl_estimate
 from prmkit.ops.prm_loss import (
     best_of_n_weight,
     cross_entropy,
@@ -44,6 +45,9 @@ class ProcessRewards:
     metrics: Mapping[str, float]
     trust: float = 1.0
     """In [0, 1]: how far the rewards are to be believed; multiplies the process coefficient."""
+    kl: float | None = None
+    """k3 estimate of KL(policy || reference) per token, from log-probs that are known anyway; exact at sampling
+    temperature 1, which the reference speaks at. None without a frozen reference."""
 
 
 class ProcessRewardModel(Protocol):
@@ -116,7 +120,11 @@ class ImplicitPRM:
             self.trust += (1 - TRUST_MEMORY) * (max(0.0, 2 * quality["accuracy"] - 1) - self.trust)
             quality["trust"] = self.trust
         trust = self.trust if self.settings.gate == "accuracy" else 1.0
-        return ProcessRewards(reward_BT=reward_BT, metrics=dict(metrics) | quality, trust=trust)
+        kl = None
+        if self.settings.reference == "freeze":
+            kl_BT = kl_estimate(batch.behaviour_logp_BT, reference_BT, "k3")
+            kl = float(masked_mean(kl_BT, batch.response_mask_BT))
+        return ProcessRewards(reward_BT=reward_BT, metrics=dict(metrics) | quality, trust=trust, kl=kl)
 
     def score(self, batch: Batch) -> Tensor:
         """Rewards without learning."""

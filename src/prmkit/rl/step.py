@@ -83,6 +83,8 @@ def rl_step(
     metrics = update_policy(roles.policy, algorithm, batch, result, reference_BT, params.max_tokens, shuffle)
     metrics |= update_critic(roles.critic, algorithm, batch, result, value_BT, shuffle)
     metrics |= {f"prm/{name}": value for name, value in process.metrics.items()} if process else {}
+    if process is not None and process.kl is not None:
+        metrics.setdefault("kl", process.kl)
     metrics |= result.metrics
     return StepResult(collected=collected, batch=batch, process=process, advantages=result, metrics=metrics)
 
