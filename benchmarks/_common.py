@@ -69,9 +69,9 @@ def commit() -> str:
 
 
 def write_result(name: str, result: Mapping[str, Any]) -> Path:
-    """benchmarks/results/<name>.json: the result with commit, machine and time."""
+    """benchmarks/results/<name>.json: the result with commit, machine and time. One with `quick` true gets its own file."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / (f"{name}_quick.json" if result.get("quick") else f"{name}.json")
     whole = {
         "commit": commit(),
         "command": " ".join([Path(sys.executable).name, *sys.argv]),

@@ -120,10 +120,11 @@ def main() -> None:
     sets = {name: options.work / f"{name}.jsonl" for name in SETS}
     seconds["evaluation"] = command(*evaluation(options, folders, sets))
     card = json.loads((options.work / "card" / "card.json").read_text(encoding="utf-8"))
-    name = "human_labels_quick" if options.quick else "human_labels"
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     settings.pop("data"), settings.pop("work")
-    write_result(name, {"settings": settings, "rows": counts, "seconds": seconds, "card": card})
+    write_result(
+        "human_labels", {"quick": options.quick, "settings": settings, "rows": counts, "seconds": seconds, "card": card}
+    )
     print(json.dumps({"rows": counts, "seconds": {key: round(value) for key, value in seconds.items()}}))
 
 

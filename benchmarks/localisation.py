@@ -59,8 +59,9 @@ def main() -> None:
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         results = list(pool.map(_one, plan))
     figures = {name: _figures([r for r in results if r["side"] == name], steps) for name in names}
-    name = "localisation_quick" if options.quick else "localisation"
-    path = write_result(name, {"seeds": seeds, "steps": steps, "summary": figures, "runs": results})
+    path = write_result(
+        "localisation", {"quick": options.quick, "seeds": seeds, "steps": steps, "summary": figures, "runs": results}
+    )
     print(f"written: {path}")
     print(json.dumps({"first_error_auc": figures}))
 

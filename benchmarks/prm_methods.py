@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from statistics import fmean
 from typing import Any
 
-from _common import mean_interval, write_result
+from _common import RESULTS, mean_interval, write_result
 from _methods import (
     SEPARATOR,
     VERIFIER,
@@ -59,7 +59,6 @@ from prmkit.train.stepwise_config import OutcomeConfig, StepwiseConfig
 from prmkit.verify import make_verifier
 
 DEV_SEED, TEST_SEED, TUNING_SEED = 901, 902, 100
-EPOCHS = 1
 BATCH = 16
 
 
@@ -72,6 +71,8 @@ class Method:
     rate: float
     loss: str = ""
     beta: float = 0.0
+    epochs: int = 1
+    """Passes over the data: a model with a new head needs more of them than one that starts as a language model."""
     responses: int = 0
     """Learn from the first so many responses to each prompt; 0: from all."""
 
@@ -92,7 +93,8 @@ METHODS: dict[str, Method] = {
     "outcome model": Method(kind="outcome", labels="true", rate=5e-4),
 }
 """`labels = true` gives outcomes and true step labels; implicit and outcome models look at the outcomes alone."""
-TUNING_RATES = {"implicit": (5e-5, 1e-4, 3e-4), "stepwise": (3e-4, 1e-3), "outcome": (3e-4, 1e-3)}
+TUNING_RATES = {"implicit": (2e-5, 5e-5, 1e-4, 3e-4), "stepwise": (3e-4, 1e-3), "outcome": (3e-4, 1e-3)}
+TUNING_EPOCHS = {"implicit": (1,), "stepwise": (1, 8, 24), "outcome": (1, 8, 24)}
 TUNING_BETAS = (0.05, 0.5)
 
 
@@ -100,7 +102,7 @@ def config_of(method: Method, folder: str, seed: int) -> Any:
     """The configuration of the command that trains it."""
     shared: dict[str, Any] = {
         "seed": seed,
-        "epochs": EPOCHS,
+        "epochs": method.epochs,
         "batch_size": BATCH,
         "max_tokens": 512,
         "save_every": 10**6,
@@ -199,7 +201,7 @@ def one_seed(sizes: Sizes, methods: Mapping[str, Method], seed: int) -> list[dic
 def cost(
     policy: Policy, method: Method, solutions: Sequence[Solution], data: Labelled, *, shared: bool = False
 ) -> dict[str, float]:
-    """FLOPs of one way of training, from the tokens of this run, and the same where every token counts alike (`UNIT`).
+    """FLOPs of one way of training, from the tokens of this run; with one pass; and where every token counts alike (`UNIT`).
 
     Monte Carlo labels are counted as if every solution had its own completions, as in Math-Shepherd; `shared`: with those
     that were sampled, equal prefixes of siblings sharing theirs.
@@ -207,13 +209,14 @@ def cost(
     lengths = lengths_of(load_tokenizer(policy.folder), solutions)
     own = sum(tokens for solution in solutions for step in data.completion_tokens[solution.id] for tokens in step)
     found: dict[str, float] = {}
-    for prefix, rates in (("", flop_rates(parameters_of(policy.folder).matmul)), ("unit_", UNIT)):
+    flops = flop_rates(parameters_of(policy.folder).matmul)
+    for prefix, rates, epochs in (("", flops, method.epochs), ("one_pass_", flops, 1), ("unit_", UNIT, 1)):
         if method.labels == "monte_carlo":
             completed = data.completed_tokens if shared else own
-            counted = monte_carlo(lengths, rates, epochs=EPOCHS, completed=completed)
+            counted = monte_carlo(lengths, rates, epochs=epochs, completed=completed)
         else:
             ways = {"ce": implicit_ce, "kto": implicit_kto, "dpo": implicit_dpo, "nca": implicit_dpo}
-            counted = ways.get(method.loss, outcome_model)(lengths, rates, epochs=EPOCHS)
+            counted = ways.get(method.loss, outcome_model)(lengths, rates, epochs=epochs)
         found |= {f"{prefix}total": counted.total, f"{prefix}without_sampling": counted.without_sampling}
     return found
 
@@ -261,18 +264,21 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def tune(sizes: Sizes, workers: int) -> None:
-    """Best of n on the dev pools for each rate (and beta), on a seed that is not reported."""
+    """Best of n on the dev pools for each rate (beta, passes), on a seed that is not reported; what is known is kept."""
+    file = RESULTS / "prm_methods_tuning.json"
+    known: dict[str, Any] = json.loads(file.read_text())["rows"] if file.exists() else {}
     plan = {
-        f"{name}|{rate:g}|{beta:g}": replace(method, rate=rate, beta=beta)
+        f"{name}|{rate:g}|{beta:g}|{epochs}": replace(method, rate=rate, beta=beta, epochs=epochs)
         for name, method in METHODS.items()
         for rate in TUNING_RATES[method.kind]
+        for epochs in TUNING_EPOCHS[method.kind]
         for beta in (TUNING_BETAS if method.loss == "ce" and not method.responses else (method.beta,))
     }
-    keys = list(plan)
+    keys = [key for key in plan if key not in known]
     parts = [{key: plan[key] for key in keys[k::workers]} for k in range(workers)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         done = pool.map(tune_part, [sizes] * workers, parts)
-        rows = dict(sorted((key, value) for part in done for key, value in part.items()))
+        rows = dict(sorted((known | {key: value for part in done for key, value in part.items()}).items()))
     write_result("prm_methods_tuning", {"seed": TUNING_SEED, "sizes": asdict(sizes), "rows": rows})
     print(json.dumps(rows))
 
@@ -326,8 +332,10 @@ def main() -> None:
         n = len(seeds)
         results = [row for rows in pool.map(one_seed, [sizes] * n, [methods] * n, seeds) for row in rows]
     figures = summary(results)
-    name = "prm_methods_quick" if options.quick else "prm_methods"
-    path = write_result(name, {"seeds": seeds, "sizes": asdict(sizes), "summary": figures, "runs": results})
+    path = write_result(
+        "prm_methods",
+        {"quick": options.quick, "seeds": seeds, "sizes": asdict(sizes), "summary": figures, "runs": results},
+    )
     print(f"written: {path}")
     line: dict[str, Any] = {
         key: {
@@ -339,7 +347,7 @@ def main() -> None:
         if key != "data"
     }
     flops = {key: row["flops"] for key, row in figures.items() if key != "data"}
-    for key in ("total", "without_sampling", "unit_without_sampling"):
+    for key in ("total", "one_pass_total", "one_pass_without_sampling", "unit_without_sampling"):
         for cheap in ("implicit CE", "implicit CE, 2 responses"):
             line[f"Monte Carlo over {cheap}, {key}"] = flops["explicit, Monte Carlo"][key] / flops[cheap][key]
     print(json.dumps(line))

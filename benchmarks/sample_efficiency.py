@@ -172,10 +172,16 @@ def main() -> None:
     settings = {
         arm: {"learning_rate": lr, "prm_learning_rate": prm} for arm, (_, lr, prm) in ARMS.items() if arm in arms
     }
-    name = "sample_efficiency_quick" if options.quick else "sample_efficiency"
     path = write_result(
-        name,
-        {"seeds": seeds, "steps": steps, "prompts": PROMPTS, "group_size": GROUP, "settings": settings}
+        "sample_efficiency",
+        {
+            "quick": options.quick,
+            "seeds": seeds,
+            "steps": steps,
+            "prompts": PROMPTS,
+            "group_size": GROUP,
+            "settings": settings,
+        }
         | {"summary": figures, "runs": results},
     )
     print(f"written: {path}")

@@ -148,6 +148,9 @@ def _prime_cost(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+COSTS = ("one_pass_without_sampling", "one_pass_total", "total")
+
+
 def _prm_methods(result: dict[str, Any]) -> str:
     summary, sizes = result["summary"], result["sizes"]
     data = summary["data"]
@@ -156,8 +159,8 @@ def _prm_methods(result: dict[str, Any]) -> str:
     lines = [
         f"{len(result['seeds'])} seeds; {sizes['train_prompts']} training prompts x {sizes['samples']} responses, chains of "
         f"{sizes['chain']} additions, {data['share_right'][0]:.0%} of the responses right; pools of {sizes['pool_samples']} for "
-        f"{sizes['test_prompts']} test prompts. Mean [95% interval over seeds]. Cost: FLOPs over those of implicit CE, without "
-        "the sampling of the responses, which all share / with it.",
+        f"{sizes['test_prompts']} test prompts. Mean [95% interval over seeds]. Cost: FLOPs over those of implicit CE with "
+        "one pass each, without the sampling of the responses, which all share / with it / with the passes that tuning chose.",
         "",
         f"| trained by | best of {largest} | weighted vote of {largest} | F1 of the first error | cost |",
         "|---|---|---|---|---|",
@@ -166,9 +169,8 @@ def _prm_methods(result: dict[str, Any]) -> str:
     for name, row in summary.items():
         if name == "data":
             continue
-        ratios = [row["flops"][key] / base[key] for key in ("without_sampling", "total")]
         f1 = _bounds(row["first_error_f1"]) if row["first_error_f1"] else "-"
-        cost = f"{ratios[0]:.2f} / {ratios[1]:.2f}"
+        cost = " / ".join(f"{row['flops'][key] / base[key]:.2f}" for key in COSTS)
         lines.append(
             f"| {name} | {_bounds(row['best_of_n'][largest])} | {_bounds(row['vote'][largest])} | {f1} | {cost} |"
         )
@@ -189,13 +191,13 @@ def _bounds(values: list[float]) -> str:
 
 def _prm_tuning(result: dict[str, Any]) -> str:
     lines = [
-        "| trained by | rate | beta | best of N on the dev pools | F1 of the first error |",
-        "|---|---|---|---|---|",
+        "| trained by | rate | beta | epochs | best of N on the dev pools | F1 of the first error |",
+        "|---|---|---|---|---|---|",
     ]
     for key, row in result["rows"].items():
-        name, rate, beta = key.split("|")
+        name, rate, beta, epochs = key.split("|")
         f1 = "-" if row["first_error_f1"] is None else f"{row['first_error_f1']:.3f}"
-        lines.append(f"| {name} | {rate} | {beta if float(beta) else '-'} | {row['best_of_n']:.3f} | {f1} |")
+        lines.append(f"| {name} | {rate} | {beta if float(beta) else '-'} | {epochs} | {row['best_of_n']:.3f} | {f1} |")
     return "\n".join(lines)
 
 
