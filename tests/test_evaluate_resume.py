@@ -14,7 +14,8 @@ from rl_setup import At, Commands, Done, scratch, taught_model
 from prmkit.cli.main import main
 from prmkit.data.types import Message, Prompt, Verdict
 from prmkit.errors import ConfigError, DataError
-from prmkit.evaluate.record import Record, differences
+from prmkit.evaluate.ledger import differences
+from prmkit.evaluate.record import Record
 from prmkit.evaluate.responses import Question, Response
 
 ARGS = (

@@ -10,6 +10,7 @@ import pytest
 from test_formats_read import EXCERPTS, WRITTEN
 
 from prmkit.data.formats import (
+    FORMATS,
     BadRow,
     WriteOptions,
     detect_format,
@@ -18,6 +19,7 @@ from prmkit.data.formats import (
     read_solutions,
     write_solutions,
 )
+from prmkit.data.formats.nearest import NEEDED
 from prmkit.data.types import Message, Prompt, Solution
 from prmkit.errors import ConfigError, DataError
 
@@ -91,6 +93,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (excerpt("math_bestof_rm") | {"pred": ["1"]}, "1 values of 'pred' for 2 steps (fewer than steps)"),
     (excerpt("candidates") | {"candidates": [{"text": "5", "correct": "yes"}]}, "candidates[0]: field 'correct' is \"yes\""),
     (NATIVE | {"label": [1.0]}, "unknown field 'label'; put what is your own into 'meta'"),
+    (NATIVE | {"steps": "a\n\nb"}, "field 'steps' is one text (\"a\\n\\nb\"), expected a list of texts; write it as a list"),
+    (NATIVE | {"steps": ["a", 5]}, "steps[1] is 5, expected a text; put it in quotes"),
+    (NATIVE | {"labels": "+-"}, "field 'labels' is \"+-\", expected a list; write it as one"),
+    (TRL | {"completions": "ab"}, "field 'completions' is one text (\"ab\"), expected a list of texts"),
+    (excerpt("prm800k_steps") | {"steps": "a. b."}, "field 'steps' is one text"),
+    (excerpt("prmbench") | {"modified_process": "a. b."}, "field 'modified_process' is one text"),
     (NATIVE | {"labels": ["good"]}, 'the label of step 1 is "good"; it must be a number in [0, 1]'),
     (NATIVE | {"labels": [True]}, "the label of step 1 is true; it must be a number in [0, 1]"),
     (NATIVE | {"outcome": 2}, "field 'outcome' is 2; it must be true, false or a number in [0, 1]"),
@@ -183,6 +191,44 @@ def test_files_that_are_no_data(tmp_path: Path) -> None:
         detect_format(lines(tmp_path / "a.jsonl", "nothing"))
     with pytest.raises(ConfigError, match='unknown data format "tlr"; did you mean "trl"'):
         read_solutions(lines(tmp_path / "a.jsonl", TRL), format="tlr")
+
+
+@pytest.mark.parametrize(
+    ("row", "near"),
+    [
+        ({"id": "x", "steps": ["5"], "labels": [1]}, "nearest: prmkit lacks 'prompt'; add what is missing"),
+        ({"question": "2+3?", "process": "5 ки"}, "openr lacks 'label'"),
+        ({"completions": ["5"], "labels": [True]}, "nearest: trl lacks 'prompt'; "),
+    ],
+)
+def test_a_row_without_its_prompt_names_the_formats_that_it_is_near(
+    row: dict[str, Any], near: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read_solutions(lines(tmp_path / "a.jsonl", row))
+    assert str(caught.value).startswith(f"{tmp_path / 'a.jsonl'}:1: no known format has the fields '{next(iter(row))}'")
+    assert near in str(caught.value)
+
+
+def test_a_later_row_without_its_prompt_names_the_field(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", NATIVE, {"id": 7, "steps": ["5"]}, [NATIVE])
+    (_, lacking, listed) = iter_solutions(path)
+    assert isinstance(lacking, BadRow)
+    assert isinstance(listed, BadRow)
+    assert lacking.reason.startswith(f"{path}:2: the line has the fields 'id', 'steps', but the file is read as prmkit")
+    assert "which needs 'prompt' as well; add it" in lacking.reason
+    assert (lacking.id, listed.id) == ("7", None)
+    assert 'a list, expected an object such as {"prompt": "...", "steps": ' in listed.reason
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_fields_that_a_format_needs_are_those_without_which_it_is_another(name: str) -> None:
+    written = {**WRITTEN, "prmkit": NATIVE, "prm800k": PRM800K}
+    row = written[name] if name in written else excerpt(name)
+    assert set(NEEDED[name]) <= set(row)
+    assert FORMATS[name].fits(row)
+    for key in NEEDED[name]:
+        assert not FORMATS[name].fits({other: value for other, value in row.items() if other != key})
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:

@@ -163,6 +163,25 @@ def test_counts_of_what_arrived_and_what_did_not(tmp_path: Path, capsys: pytest.
     assert "dropped" not in out
 
 
+@pytest.mark.parametrize("stem", ["prm800k_phase1", "prm800k_phase2", "prmbench"])
+def test_a_row_that_comes_out_as_it_went_in_has_lost_nothing(
+    stem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "b.jsonl"
+    name = detect_format(NAMED[stem])
+    code, out, _ = run(capsys, NAMED[stem], target, name, "--lossless", "true", "--outside", "ignore")
+    assert code == 0
+    assert rows_of(target) == rows_of(NAMED[stem])
+    assert "left out" not in out
+
+
+def test_a_field_of_meta_that_does_not_arrive_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"prompt": "2+3?", "steps": ["5"], "labels": [1.0], "meta": {"generator": "a", "source": "b"}}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    _, out, _ = run(capsys, tmp_path / "a.jsonl", tmp_path / "b.jsonl", "trl", "--extras", "false")
+    assert "left out meta of 1 solutions: trl has no place for it" in out
+
+
 def test_lossless_refuses_what_would_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"id": "a", "prompt": "2+3?", "steps": ["2+3=5", "So 5."], "labels": [1.0, 1.0], "separator": "\n"}
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")

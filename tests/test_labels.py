@@ -13,11 +13,11 @@ from prmkit.data.types import Solution, StepRewards
 from prmkit.doctor.config import DoctorConfig
 from prmkit.doctor.finding import Item
 from prmkit.doctor.labels import check_labels, class_of, outcomes
+from prmkit.evaluate.ledger import append
 from prmkit.evaluate.prm.bootstrap import Resampling
 from prmkit.evaluate.prm.length_bias import length_bias
 from prmkit.evaluate.prm.prm_bench import judge_steps
 from prmkit.evaluate.prm.scored import first_error, right_step, score_solutions
-from prmkit.evaluate.score_files import append
 from prmkit.evaluate.scoring import scored_row
 from prmkit.report.scored import scored_data
 from prmkit.train.stepwise import step_targets

@@ -18,8 +18,9 @@ from score_setup import WRITTEN_BY, LengthScorer, lines, many, run, solution
 from prmkit.data.formats import BadRow
 from prmkit.data.types import Solution, StepRewards
 from prmkit.errors import CheckpointError, ConfigError, DataError, ModelError
+from prmkit.evaluate.ledger import append
 from prmkit.evaluate.score_config import PRMOverrides, ScoreConfig
-from prmkit.evaluate.score_files import ScoreFiles, append, file_hash, model_fingerprint, note_writer, read_done
+from prmkit.evaluate.score_files import ScoreFiles, file_hash, first_failure, model_fingerprint, note_writer, read_done
 from prmkit.evaluate.scoring import Tally, scored_row, survey
 from prmkit.protocols import Unscored
 
@@ -276,3 +277,14 @@ def test_beta_is_a_positive_number() -> None:
     for beta in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="beta = "):
             PRMOverrides(beta=beta)
+
+
+def test_a_row_that_cannot_be_read_may_have_the_id_of_another(files: ScoreFiles) -> None:
+    """Its id is noted, and the sound row of that id is scored all the same, also by a run that goes on."""
+    rows = [*many(4), (5, BadRow(where="in.jsonl:5", reason="in.jsonl:5: no steps", id="s6")), (6, solution(6))]
+    run(files, iter(rows[:5]), LengthScorer(), window=2)
+    assert run(files, iter(rows), LengthScorer(), window=2) == Tally(scored=5, failed=1)
+    assert [row["id"] for row in lines(files.out)] == ["s1", "s2", "s3", "s4", "s6"]
+    assert lines(files.errors) == [{"line": 5, "id": "s6", "reason": "in.jsonl:5: no steps"}]
+    assert run(files, iter(rows), LengthScorer(), window=2) == Tally(scored=5, failed=1)
+    assert first_failure(files, "in.jsonl") == "in.jsonl:5: no steps"

@@ -14,7 +14,7 @@ from prmkit.cli.main import main
 from prmkit.data.formats import detect_format, read_solutions
 from prmkit.data.types import Solution, StepRewards
 from prmkit.errors import DataError
-from prmkit.evaluate.score_files import append
+from prmkit.evaluate.ledger import append
 from prmkit.evaluate.scoring import scored_row
 
 KNOWN = [

@@ -143,16 +143,32 @@ def test_bad_rows_are_named_and_the_others_scored(models: Path, source: Path) ->
     replace_line(source, 11, json.dumps({**rows[10], "labels": [1.0] * 9}))
     done = score(models, source)
     assert done.code == 1
-    assert "4 of 20 rows have no score" in done.complaint()
+    first = f"{source}:2: field 'steps' is empty"
+    assert f"4 of 20 rows have no score. The first: {first}" in done.complaint()
+    assert (
+        f"All reasons are in {source.with_name('scores.jsonl.errors.jsonl')}. The 16 scores are in" in done.complaint()
+    )
     errors = {row["line"]: row for row in lines(source.with_name("scores.jsonl.errors.jsonl"))}
     assert sorted(errors) == [2, 5, 9, 11]
     assert "empty" in errors[2]["reason"]
     assert f"{source}:5: not JSON" in errors[5]["reason"]
-    assert errors[9]["id"] == "s8"
+    assert [errors[line]["id"] for line in sorted(errors)] == ["s1", None, "s8", "s10"]  # line 5 is no JSON
     assert "the context of" in errors[9]["reason"]
     assert "9 labels for 3 steps" in errors[11]["reason"]
     assert len(lines(source.with_name("scores.jsonl"))) == 16
     assert long.id in {row["id"] for row in lines(source.with_name("scores.jsonl"))}
+    again = score(models, source)
+    assert (again.code, again.writes) == (1, [])  # nothing is done twice
+
+
+def test_steps_in_one_text_are_a_row_error(models: Path, source: Path) -> None:
+    row = json.loads(source.read_text().splitlines()[2])
+    replace_line(source, 3, json.dumps({**row, "steps": "Step 1: a\n\nStep 2: b", "labels": None}))
+    assert score(models, source).code == 1
+    (error,) = lines(source.with_name("scores.jsonl.errors.jsonl"))
+    assert (error["line"], error["id"]) == (3, "s2")
+    assert error["reason"].startswith(f"{source}:3: field 'steps' is one text")
+    assert "write it as a list, such as" in error["reason"]
 
 
 def test_a_model_that_says_nan_scores_nothing(models: Path, source: Path, tmp_path: Path) -> None:
@@ -164,7 +180,9 @@ def test_a_model_that_says_nan_scores_nothing(models: Path, source: Path, tmp_pa
     done = score(tmp_path, source, "--prm.family=log_prob", f"--html={tmp_path / 'page.html'}", model="broken")
     assert done.code == 1
     assert not (tmp_path / "page.html").exists()  # there is nothing to show
-    assert "20 of 20 rows have no score" in done.complaint()
+    said = done.complaint()
+    assert f"20 of 20 rows have no score. The first: {source}:1: solution 's0': the reward of step 1 is nan" in said
+    assert f"{source.with_name('scores.jsonl.errors.jsonl')}. scores.jsonl was not written" in said
     assert "the reward of step 1 is nan" in lines(source.with_name("scores.jsonl.errors.jsonl"))[0]["reason"]
     assert not source.with_name("scores.jsonl").exists()
 

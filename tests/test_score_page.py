@@ -14,7 +14,8 @@ from score_setup import LengthScorer, many, run, solution
 from prmkit.cli.main import main
 from prmkit.data.types import Solution, StepRewards
 from prmkit.errors import ConfigError, DataError
-from prmkit.evaluate.score_files import ScoreFiles, append
+from prmkit.evaluate.ledger import append
+from prmkit.evaluate.score_files import ScoreFiles
 from prmkit.evaluate.scoring import scored_row
 from prmkit.report import scored
 from prmkit.report.scored import Sample, quantile, scored_data, write_scored_report

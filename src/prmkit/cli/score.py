@@ -19,6 +19,7 @@ from prmkit.evaluate.score_files import (
     Done,
     ScoreFiles,
     file_hash,
+    first_failure,
     model_fingerprint,
     note_counts,
     note_writer,
@@ -63,7 +64,7 @@ def score(config: ScoreConfig) -> None:
         from prmkit.report.scored import write_scored_report
 
         console.print(f"page: {write_scored_report(files.out, Path(config.html))}", soft_wrap=True)
-    _finish(files, tally)
+    _finish(files, tally, config.source)
 
 
 def resolved_spec(folder: Path, overrides: PRMOverrides) -> PRMSpec:
@@ -151,10 +152,15 @@ def _score(config: ScoreConfig, scorer: StepScorer, files: ScoreFiles, done: Don
         )
 
 
-def _finish(files: ScoreFiles, tally: Tally) -> None:
+def _finish(files: ScoreFiles, tally: Tally, source: str) -> None:
     if tally.failed:
+        scores = (
+            f"The {tally.scored} scores are in {files.out}" if tally.scored else f"{files.out.name} holds no scores"
+        )
+        if not files.out.exists():
+            scores = f"{files.out.name} was not written"
         raise ScoringIncomplete(
-            f"{tally.failed} of {tally.scored + tally.failed} rows have no score, see {files.errors}; the other "
-            f"{tally.scored} are in {files.out}"
+            f"{tally.failed} of {tally.scored + tally.failed} rows have no score. The first: {first_failure(files, source)}. "
+            f"{'All reasons are' if tally.failed > 1 else 'It is'} in {files.errors}. {scores}"
         )
     console.print(f"{tally.scored} of {tally.scored} rows scored: {files.out}", soft_wrap=True)

@@ -49,8 +49,10 @@ def place(path: str | Path, index: int) -> str:
     return f"{path}:{index + 1}"
 
 
-def parse_line(line: bytes, where: str, required: Sequence[str] = ()) -> dict[str, Any]:
-    """The object of one line, with all `required` fields. Raises DataError."""
+def parse_line(
+    line: bytes, where: str, required: Sequence[str] = (), *, like: str = '{"question": "...", "answer": "..."}'
+) -> dict[str, Any]:
+    """The object of one line, with all `required` fields. Raises DataError, which shows a row `like` those expected."""
     if not line.strip():
         raise DataError(f"{where}: blank line between rows; remove it")
     try:
@@ -62,7 +64,7 @@ def parse_line(line: bytes, where: str, required: Sequence[str] = ()) -> dict[st
             f"{where}: not JSON ({error.msg}, column {error.colno}); each line is one JSON object"
         ) from None
     if not isinstance(row, dict):
-        raise DataError(f'{where}: {_kind(row)}, expected an object such as {{"question": "...", "answer": "..."}}')
+        raise DataError(f"{where}: {_kind(row)}, expected an object such as {like}")
     for key in required:
         if key not in row:
             raise DataError(f"{where}: no field {key!r}; the line has {_names(row)}; add it")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prmkit.data.jsonl import place
 from prmkit.data.types import Solution
-from prmkit.errors import CheckpointError, ConfigError, DataError
+from prmkit.errors import DataError
+from prmkit.evaluate import ledger
+from prmkit.evaluate.ledger import read_sidecar, refuse_other_settings, refuse_unexplained, whole_lines
 from prmkit.evaluate.run import write_result
 
 WEIGHT_BLOCKS = 64
@@ -48,21 +48,29 @@ class Done:
 
     ids: frozenset[str] = frozenset()
     """Of the solutions that have scores."""
-    failed_ids: frozenset[str] = frozenset()
-    """Of the solutions that have none."""
-    bad_lines: frozenset[int] = frozenset()
-    """Lines of the source, from 1, that hold no solution."""
+    failures: frozenset[tuple[int, str | None]] = frozenset()
+    """Line of the source, from 1, and id of each row that has none. A line that cannot be read may lack an id, or have one
+    that another row has too."""
 
     @property
     def failed(self) -> int:
         """Rows without scores."""
-        return len(self.failed_ids) + len(self.bad_lines)
+        return len(self.failures)
 
     def __len__(self) -> int:
         return len(self.ids) + self.failed
 
-    def __contains__(self, solution_id: str) -> bool:
-        return solution_id in self.ids or solution_id in self.failed_ids
+    def knows(self, line: int, solution_id: str) -> bool:
+        """Whether the solution on this line has its scores, or its reason for having none."""
+        return solution_id in self.ids or (line, solution_id) in self.failures
+
+    def knows_line(self, line: int) -> bool:
+        """Whether a line that cannot be read has its reason."""
+        return line in self._failed_lines
+
+    @cached_property
+    def _failed_lines(self) -> frozenset[int]:
+        return frozenset(line for line, _ in self.failures)
 
 
 def open_files(files: ScoreFiles, identity: Mapping[str, Any], written_by: Mapping[str, Any]) -> Done:
@@ -72,20 +80,11 @@ def open_files(files: ScoreFiles, identity: Mapping[str, Any], written_by: Mappi
     `note_writer`. Raises ConfigError naming the keys that differ, or when `out` is another file's.
     """
     meta = read_meta(files)
-    if meta is None and files.out.exists() and files.out.stat().st_size:
-        raise ConfigError(
-            f"{files.out} exists, but {files.meta.name} is not beside it, so nothing says what made it; set out to another "
-            "file, or move this one away"
-        )
     if meta is None:
+        refuse_unexplained(files.out, files.meta)
         _begin(files, {**identity, "written_by": [{"from_row": 1, **written_by}]})
         return Done()
-    differing = list(_differences(meta, identity))
-    if differing:
-        raise ConfigError(
-            f"{files.out} was begun with other settings ({'; '.join(differing)}); repeat those, set out to another file, or "
-            f"remove {files.out.name} and {files.meta.name} to score again"
-        )
+    refuse_other_settings(files.out, files.out, files.meta, meta, identity)
     return read_done(files)
 
 
@@ -93,10 +92,7 @@ def note_writer(files: ScoreFiles, done: Done, written_by: Mapping[str, Any]) ->
     """Note the row from which on other versions write, where they are others than before."""
     meta = read_meta(files)
     assert meta is not None, "open_files comes first"
-    last = {key: value for key, value in meta["written_by"][-1].items() if key != "from_row"}
-    if last != dict(written_by):
-        meta["written_by"].append({"from_row": len(done) + 1, **written_by})
-        write_result(files.meta, meta)
+    ledger.note_writer(files.meta, meta, written_by, from_row=len(done) + 1)
 
 
 def note_counts(files: ScoreFiles, **counts: int) -> None:
@@ -109,52 +105,34 @@ def note_counts(files: ScoreFiles, **counts: int) -> None:
 
 def read_meta(files: ScoreFiles) -> dict[str, Any] | None:
     """The sidecar's content; None where there is none. Raises ConfigError for one that cannot be read."""
-    try:
-        meta = json.loads(files.meta.read_text(encoding="utf-8"))
-        if not isinstance(meta, dict) or not meta.get("written_by"):
-            raise ValueError("no record of what wrote it")
-        return meta
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{files.meta}: cannot be read ({error}), so nothing says what made {files.out.name}; remove both to score again"
-        ) from error
+    return read_sidecar(files.meta, files.out)
 
 
 def read_done(files: ScoreFiles) -> Done:
     """What has been written. Cuts a half-written last line off. Raises DataError for other damage."""
     ids: set[str] = set()
-    for where, row in _whole_lines(files.out):
+    for where, row in whole_lines(files.out):
         if not isinstance(row.get("id"), str) or row["id"] in ids:
             raise DataError(f"{where}: no score of prmkit, or a second one of one id; remove the line")
         ids.add(row["id"])
-    failed_ids: set[str] = set()
-    bad_lines: set[int] = set()
-    for where, row in _whole_lines(files.errors):
-        if isinstance(row.get("id"), str):
-            failed_ids.add(row["id"])
-        elif isinstance(row.get("line"), int):
-            bad_lines.add(row["line"])
-        else:
+    failures: set[tuple[int, str | None]] = set()
+    for where, row in whole_lines(files.errors):
+        line, name = row.get("line"), row.get("id")
+        if type(line) is not int or not isinstance(name, str | None):
             raise DataError(f"{where}: no error of a scoring run; remove the line")
-    return Done(ids=frozenset(ids), failed_ids=frozenset(failed_ids), bad_lines=frozenset(bad_lines))
+        failures.add((line, name))
+    return Done(ids=frozenset(ids), failures=frozenset(failures))
 
 
-def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add whole lines, and see them to the disk. Raises CheckpointError when it is full."""
-    data = b"".join(_line(row) for row in rows)
-    if not data:
-        return
-    try:
-        with path.open("ab") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: could not be written: {error}. Free some space; the same command then goes on"
-        ) from error
+def first_failure(files: ScoreFiles, source: str) -> str:
+    """The first row without scores, in words: line, id and reason."""
+    for _, row in whole_lines(files.errors):
+        reason = str(row.get("reason"))
+        if reason.startswith(f"{source}:"):
+            return reason
+        who = "" if repr(row.get("id")) in reason else f"solution {row.get('id')!r}: "
+        return f"{source}:{row.get('line')}: {who}{reason}"
+    return ""
 
 
 def solution_hash(solution: Solution) -> str:
@@ -203,38 +181,3 @@ def _begin(files: ScoreFiles, meta: Mapping[str, Any]) -> None:
     files.out.parent.mkdir(parents=True, exist_ok=True)
     files.errors.unlink(missing_ok=True)  # of a run whose scores were removed
     write_result(files.meta, meta)
-
-
-def _differences(meta: Mapping[str, Any], identity: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """`key: then, now` for each value of the identity that the file was begun without."""
-    for key, now in identity.items():
-        then = meta.get(key)
-        if isinstance(now, Mapping) and isinstance(then, Mapping):
-            yield from _differences(then, now, f"{prefix}{key}.")
-        elif then != now:
-            yield f"{prefix}{key}: {json.dumps(then)} then, {json.dumps(now)} now"
-
-
-def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`file:line` and object of each line, after cutting off a last line without its end."""
-    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
-        whole = 0
-        for number, line in enumerate(file):
-            if not line.endswith(b"\n"):
-                break
-            whole += len(line)
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise DataError(f"{place(path, number)}: not a JSON object; remove the line")
-            yield place(path, number), row
-        file.truncate(whole)
-
-
-def _line(row: Mapping[str, Any]) -> bytes:
-    try:
-        return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can state and UTF-8 cannot
-        return (json.dumps(row, allow_nan=False) + "\n").encode()

@@ -21,7 +21,8 @@ from prmkit.data.formats.files import iter_rows
 from prmkit.data.step_scores import aggregates
 from prmkit.data.types import Solution, StepRewards
 from prmkit.errors import DataError, ModelError, PrmkitError
-from prmkit.evaluate.score_files import Done, ScoreFiles, append, solution_hash
+from prmkit.evaluate.ledger import append
+from prmkit.evaluate.score_files import Done, ScoreFiles, solution_hash
 from prmkit.protocols import StepScorer, Unscored
 
 Row: TypeAlias = tuple[int, Solution | BadRow]
@@ -132,7 +133,7 @@ def _result(row: Row, results: Mapping[str, StepRewards | Unscored], model: str,
     """A line of the scores, or one of the errors: those have a `reason`."""
     line, item = row
     if isinstance(item, BadRow):
-        return {"line": line, "id": None, "reason": item.reason}
+        return {"line": line, "id": item.id, "reason": item.reason}
     result = results[item.id]
     if isinstance(result, Unscored):
         return {"line": line, "id": item.id, "reason": result.reason}
@@ -144,7 +145,7 @@ def _result(row: Row, results: Mapping[str, StepRewards | Unscored], model: str,
 
 def _is_missing(row: Row, done: Done) -> bool:
     line, item = row
-    return line not in done.bad_lines if isinstance(item, BadRow) else item.id not in done
+    return not (done.knows_line(line) if isinstance(item, BadRow) else done.knows(line, item.id))
 
 
 def _windows(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

@@ -39,6 +39,8 @@ class BadRow:
     """`path:line`."""
     reason: str
     """What is wrong and how to mend it, `where` included."""
+    id: str | None = None
+    """The row's own `id`, where the line is a JSON object that has one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,12 +170,17 @@ def prompt_field(fields: Fields, key: str, where: str) -> list[Message]:
 
 def texts_field(fields: Fields, key: str, where: str) -> tuple[str, ...]:
     """A list of steps: at least one, each a text that is not blank."""
+    if isinstance(fields.get(key), str):  # its letters are no steps
+        raise DataError(
+            f"{where}: field {key!r} is one text ({shown(fields[key])}), expected a list of texts; write it as a list, such as "
+            '["first", "second"]'
+        )
     value = list_field(fields, key, where)
     if not value:
         raise DataError(f"{where}: field {key!r} is empty; a solution needs at least one step")
     for k, step in enumerate(value):
         if not isinstance(step, str):
-            raise DataError(f"{where}: {key}[{k}] is {shown(step)}, expected a text")
+            raise DataError(f"{where}: {key}[{k}] is {shown(step)}, expected a text; put it in quotes, or remove it")
         if not step.strip():
             raise DataError(f"{where}: step {k + 1} of {len(value)} is empty; remove it with its label")
     return tuple(value)
@@ -183,7 +190,7 @@ def list_field(fields: Fields, key: str, where: str) -> list[Any]:
     """A field that is a list."""
     value = fields.get(key)
     if not isinstance(value, list):
-        raise DataError(f"{where}: field {key!r} is {shown(value)}, expected a list")
+        raise DataError(f"{where}: field {key!r} is {shown(value)}, expected a list; write it as one, in [ ]")
     return value
 
 

@@ -21,11 +21,15 @@ from prmkit.data.formats.base import (
     with_language,
 )
 from prmkit.data.formats.catalog import FORMATS
+from prmkit.data.formats.nearest import NEEDED, nearest_formats, own_id
 from prmkit.data.formats.roundtrip import check_kept
 from prmkit.data.jsonl import parse_line, place, write_jsonl
 from prmkit.data.pairs import make_pairs
 from prmkit.data.types import Group, Pair, Prompt, Solution
 from prmkit.errors import DataError
+
+ROW = '{"prompt": "...", "steps": ["...", "..."], "labels": [1, 0]}'
+"""What a row may look like, for messages."""
 
 
 def read_solutions(
@@ -77,9 +81,10 @@ def read_rows(rows: Iterable[Row | BadRow], format: Format, options: ReadOptions
             _check_format(row.fields, format, row.where)
             yield with_language(row.fields, read(row))
         except DataError as error:
-            yield BadRow(where=row.where, reason=str(error))
+            yield BadRow(where=row.where, reason=str(error), id=own_id(row.fields))
         except ValueError as error:  # what `Solution` refuses
-            yield BadRow(where=row.where, reason=f"{row.where}: {error}; mend the line or remove it")
+            reason = f"{row.where}: {error}; mend the line or remove it"
+            yield BadRow(where=row.where, reason=reason, id=own_id(row.fields))
 
 
 def detect_format(path: str | Path) -> str:
@@ -94,9 +99,11 @@ def format_of(rows: Iterable[Row | BadRow], source: str) -> str:
             continue
         name = _fitting(row.fields)
         if name is None:
+            near = nearest_formats(row.fields)
             raise DataError(
                 f"{row.where}: no known format has the fields {', '.join(map(repr, row.fields))}; "
-                f"name the format, one of {', '.join(FORMATS)}"
+                + (f"nearest: {near}; add what is missing, or " if near else "")
+                + f"name the format, one of {', '.join(FORMATS)}"
             )
         return name
     raise DataError(f"{source}: no line is a JSON object; each line is one JSON object")
@@ -191,15 +198,25 @@ def _check_format(fields: Fields, format: Format, where: str) -> None:
     if format.fits(fields):
         return
     other = _fitting(fields)
-    what = f"has the fields of {other}" if other else f"has the fields {', '.join(map(repr, fields)) or 'of nothing'}"
-    raise DataError(f"{where}: the line {what}, but the file is read as {format.name}; put each format in its own file")
+    if other:
+        raise DataError(
+            f"{where}: the line has the fields of {other}, but the file is read as {format.name}; put each format in its own file"
+        )
+    has = ", ".join(map(repr, fields)) or "of nothing"
+    lacking = [key for key in NEEDED[format.name] if key not in fields]
+    needs = f", which needs {' and '.join(map(repr, lacking))} as well; add it, or" if lacking else ";"
+    near = nearest_formats(fields)
+    raise DataError(
+        f"{where}: the line has the fields {has}, but the file is read as {format.name}{needs} put each format in its own file"
+        + (f" (nearest: {near})" if near and not near.startswith(f"{format.name} ") else "")
+    )
 
 
 def _json_rows(path: Path) -> Iterator[Row | BadRow]:
     for index, line in _lines(path):
         where = place(path, index)
         try:
-            yield Row(parse_line(line, where), where, place(path.name, index))
+            yield Row(parse_line(line, where, like=ROW), where, place(path.name, index))
         except DataError as error:
             yield BadRow(where=where, reason=str(error))
 

@@ -24,7 +24,11 @@ def check_kept(members: Sequence[Solution], row: Mapping[str, Any], format: Form
         )
     read = format.reader(
         ReadOptions(
-            placeholder=options.placeholder, outside="ignore", preferred_is_right=True, problem_end="blank_line"
+            placeholder=options.placeholder,
+            outside="ignore",
+            preferred_is_right=True,
+            problem_end="blank_line",
+            keep_alternatives=True,
         )
     )
     try:
@@ -58,6 +62,8 @@ def differences(before: Solution, after: Solution) -> Iterator[str]:
         if name == "meta" and before.meta == after.meta:
             continue
         old, new = field(before, name), field(after, name)
+        if name == "meta":
+            new = {key: value for key, value in new.items() if key in old}  # what was added is no loss
         if old not in (None, "", {}) and old != new:
             yield name
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from prmkit.data.labels import is_right
 from prmkit.data.types import Solution, StepLabel
 
 PARTIAL = ("cut_from", "alternative", "lead")
@@ -38,11 +39,12 @@ def until_unlabelled(solution: Solution) -> Solution | None:
 
 def hardened(solution: Solution, threshold: float) -> Solution:
     """Labels and outcome above the threshold 1, others 0; neutral and missing ones stay."""
-    outcome = None if solution.outcome is None else float(solution.outcome > threshold)
-    return replace(
-        _relabelled(solution, lambda label: float(label > threshold) if isinstance(label, (int, float)) else label),
-        outcome=outcome,
-    )
+    outcome = None if solution.outcome is None else float(is_right(solution.outcome, threshold))
+
+    def hard(label: StepLabel) -> StepLabel:
+        return float(is_right(label, threshold)) if isinstance(label, (int, float)) else label
+
+    return replace(_relabelled(solution, hard), outcome=outcome)
 
 
 def after_error(solution: Solution, how: Literal["keep", "unlabel", "cut"]) -> Solution:
