@@ -81,6 +81,24 @@ def test_everything_that_a_verdict_depends_on_is_in_the_key(tmp_path: Path) -> N
     assert len(inner.asked) == 7
 
 
+def test_a_function_may_judge_by_the_prompts_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two prompts that differ by their id alone, and a function that looks answers up by it."""
+    monkeypatch.chdir(tmp_path)
+    Path("table.py").write_text("def f(prompt, text):\n    return float({'p': 'a', 'q': 'b'}[prompt.id] == text)\n")
+    asked = [(PROMPT, "a"), (replace(PROMPT, id="q"), "a")]
+    config = VerifierConfig(function="table:f", cache="c.db", timeout_s=30.0)
+    for _ in range(2):
+        with make_verifier(config) as verifier:
+            assert [v.reward for v in verifier.verify(asked)] == [1.0, 0.0]
+
+
+def test_programs_are_judged_again_by_another_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, maths = identity("code", {}), identity("math", {})
+    monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
+    assert identity("code", {}) != before
+    assert identity("math", {}) == maths
+
+
 def test_identities_differ_by_settings_and_by_the_source_of_a_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

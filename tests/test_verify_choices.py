@@ -56,6 +56,36 @@ def test_the_letter_is_found(response: str) -> None:
     assert judge("(C)", response) == Verdict(status="ok", reward=0.0)
 
 
+LISTS = [
+    r"\boxed{A, B, C, D}", r"\boxed{A}, \boxed{B}", r"\boxed{(A)(B)(C)(D)}", r"\boxed{A \text{ or } B}", r"\boxed{A\ B}",
+    r"\boxed{\text{A} \quad \text{B}}", "The answer is A/B/C/D.", "The answer is A, B, C or D.", "The answer is A or B",
+    "Answer: A; B; C", "Answer: **A** | **B**", "#### A, B", "Die Antwort ist A oder B.", r"\boxed{(A) 5, (B) 6}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("response", LISTS)
+def test_a_list_of_options_chooses_none(response: str) -> None:
+    for reference in ("A", "B", "(A) 5"):
+        assert judge(reference, response).reward == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reference", "response"),
+    [
+        ("B", "The answer is B, C and D are wrong."),
+        ("A", "The answer is A, I believe."),
+        ("B", "The answer is B. A is wrong."),
+        ("B", r"\boxed{B}, \boxed{B}"),
+        ("D", "The answer is (D) Both (A) and (B)."),
+        ("(D) Both (A) and (B)", r"\boxed{(D)}"),
+        ("(C) A and B", r"\boxed{A and B}"),  # by the option's text
+        ("A, C", r"\boxed{C, A}"),  # two are asked for
+    ],
+)
+def test_other_letters_beside_the_chosen_one_are_no_list(reference: str, response: str) -> None:
+    assert judge(reference, response).reward == 1.0
+
+
 @pytest.mark.parametrize(
     ("reference", "response", "reward"),
     [

@@ -216,17 +216,20 @@ def test_real_rows(verifier: CodeVerifier) -> None:
 CHECK = ({"inputs": [""], "outputs": ["1"]}, "print(1)")
 SANDBOX_ERROR = json.dumps({"status": "SandboxError", "message": "no pod left", "run_result": None}).encode()
 
+NO_CODE = json.dumps({"status": "Success", "run_result": {"status": "Finished", "stdout": "1"}}).encode()
+
 
 @pytest.mark.parametrize(
     ("instead", "detail"),
     [
         ([(200, SANDBOX_ERROR)], "no pod left"),
+        ([(200, NO_CODE)], "does not say how the program ended"),
         ([(200, b"not json")], "answers no JSON"),
         ([(200, b"[]")], "answers no object"),
         ([(422, b"{}")], "answers 422"),
         ([(503, b"{}")] * 4, "answers 503"),
     ],
-    ids=["sandbox error", "no json", "no object", "422", "503 again and again"],
+    ids=["sandbox error", "no exit code", "no json", "no object", "422", "503 again and again"],
 )
 def test_a_server_that_fails_is_an_error_and_no_reward(
     server: Server, verifier: CodeVerifier, monkeypatch: Any, instead: list[tuple[int, bytes]], detail: str
@@ -254,7 +257,12 @@ def test_a_server_that_is_not_there_is_refused_with_how_to_get_one(monkeypatch: 
 
 def test_something_else_at_the_url_is_refused(server: Server) -> None:
     server.instead = [
-        (200, json.dumps({"status": "Success", "run_result": {"status": "Finished", "stdout": "41"}}).encode())
+        (
+            200,
+            json.dumps(
+                {"status": "Success", "run_result": {"status": "Finished", "return_code": 0, "stdout": "41"}}
+            ).encode(),
+        )
     ]
     with pytest.raises(ConfigError, match="is it a sandbox-fusion server"):
         CodeVerifier(CodeConfig(url=server.url))

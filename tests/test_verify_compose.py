@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import tomllib
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,7 +17,7 @@ from prmkit.errors import ConfigError
 from prmkit.evaluate.config import EvalConfig
 from prmkit.verify import ComposedVerifier, make_verifier
 from prmkit.verify.code.bubblewrap import find_bubblewrap
-from prmkit.verify.compose import Part
+from prmkit.verify.compose import Part, _Lazy
 
 
 def prompt(task: str = "math", answer: str = "4", **meta: Any) -> Prompt:
@@ -175,6 +177,31 @@ def test_programs_are_refused_before_the_run_where_there_is_no_sandbox(monkeypat
         verifier.check([prompt()])  # no program: no sandbox is looked for
         with pytest.raises(ConfigError, match="bubblewrap"):
             verifier.check([prompt(verifier="code")])
+
+
+def test_threads_make_a_late_verifier_once() -> None:
+    """A second sandbox would be closed by nobody."""
+    made: list[Fixed] = []
+    together = threading.Barrier(4)
+
+    def make() -> Fixed:
+        time.sleep(0.05)
+        made.append(ok(1.0))
+        return made[-1]
+
+    def ask() -> None:
+        together.wait()
+        late.verify([(prompt(), "4")])
+
+    late = _Lazy(make)
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    late.close()
+    assert [fixed.closed for fixed in made] == [True]
+    assert len(made[0].asked) == 4
 
 
 def test_a_part_that_cannot_be_made_closes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,22 @@ def test_arithmetic_that_was_not_worked_out(answer: str) -> None:
 
 @pytest.mark.parametrize(
     ("reference", "answer"),
+    [("3", r"\sum_{i=1}^{2} i"), ("1", r"\int_0^1 2x dx"), ("3", r"\log_2 8"), ("6", r"\prod_{i=1}^{3} i"), ("3", r"\gcd(6,9)"),
+     ("1", r"\lim_{x\to 0} (x+1)"), ("1", r"\sin(\frac{\pi}{2})")],
+)  # fmt: skip
+def test_the_question_again_is_a_calculation_too(reference: str, answer: str) -> None:
+    assert judge(reference, rf"\boxed{{{answer}}}").reward == 1.0
+    assert judge(reference, rf"\boxed{{{answer}}}", options=MathConfig(unevaluated=False)).reward == 0.0
+
+
+@pytest.mark.parametrize("answer", [r"\neq 5", r"\ne 5", "\u2260 5", r"x \neq 5", "!= 5", r"\not= 5"])
+def test_unequal_is_not_equal(answer: str) -> None:
+    assert judge("5", rf"\boxed{{{answer}}}").reward == 0.0
+    assert judge(r"x \neq 5", r"\boxed{x \neq 5}").reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
     [("4", "4"), ("4", "2+2 = 4"), ("1/2", r"\frac{2}{4}"), (r"2\sqrt{2}", r"\sqrt{8}"), ("2^{10}", "2^{10}")],
 )
 def test_what_is_worked_out_stays_right(reference: str, answer: str) -> None:

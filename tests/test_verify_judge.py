@@ -173,10 +173,17 @@ def test_by_configuration_with_a_cache(tmp_path: Path) -> None:
             with make_verifier(VerifierConfig(use="judge", judge=config, cache=str(tmp_path / "c.db"))) as verifier:
                 assert verifier.verify([(prompt(), "Paris")])[0].reward == 1.0
         assert len(api.seen) == 1
+        own = tmp_path / "own.txt"
+        for text in ("{question} {response}", "{question} {response}", "Strictly: {question} {response}"):
+            own.write_text(text)  # what the file says counts, not its name
+            mine = JudgeConfig(url=api.url, server=FAST, template=str(own))
+            with make_verifier(VerifierConfig(use="judge", judge=mine, cache=str(tmp_path / "c.db"))) as verifier:
+                verifier.verify([(prompt(), "Paris")])
+        assert len(api.seen) == 3
         other = JudgeConfig(url=api.url, server=FAST, template="open")
         with make_verifier(VerifierConfig(use="judge", judge=other, cache=str(tmp_path / "c.db"))) as verifier:
             verifier.verify([(prompt(), "Paris")])
         api.models[:] = ["two"]
         with make_verifier(VerifierConfig(use="judge", judge=config, cache=str(tmp_path / "c.db"))) as verifier:
             verifier.verify([(prompt(), "Paris")])
-        assert [asked.body["model"] for asked in api.seen] == ["one", "one", "two"]
+        assert [asked.body["model"] for asked in api.seen] == ["one"] * 4 + ["two"]

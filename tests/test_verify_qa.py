@@ -171,6 +171,9 @@ def test_places_are_a_choice() -> None:
         ("yes", "\u662f\u5426", 0.0),  # "whether"
         ("no", "Answer: perhaps", 0.0),  # it says neither: not what was asked
         ("yes", "Answer: it is yes and no", None),
+        ("yes", "Answer: yes or no", None),
+        ("no", "Answer: No and yes.", None),
+        ("yes", "Answer: yes or so", 1.0),
     ],
 )
 def test_yes_or_no(gold: str, response: str, value: float | None) -> None:
@@ -204,6 +207,9 @@ CITIES = ["Rome", "Paris", "New York", "The Hague"]
         ("D", "Answer: Hague", 1.0),
         ("A", "Answer: A", 1.0),
         ("B", "Answer: B and C", 0.0),
+        ("A", "Answer: A or B or C or D", 0.0),
+        ("A", "Answer: A, B, C, or D", 0.0),
+        ("A", "Answer: A; B", 0.0),
         ("B, C", "Answer: C and B", 1.0),
         ("B, C", "Answer: B", 0.0),
         ("B", "Answer: London", None),

@@ -69,6 +69,12 @@ def test_verl() -> None:
     )
 
 
+def test_verl_async() -> None:
+    right, wrong = judged("verl_async", item("4"), item("5"))
+    assert right == Verdict(status="ok", reward=1.0, detail="acc: True")
+    assert wrong.reward == 0.0
+
+
 def test_verl_without_its_own_fields_gets_the_task_and_the_meta() -> None:
     prompt = Prompt(id="p", messages=(), answer="4", task="math", meta={"index": 7})
     assert adapt(compute_score)(prompt, "math/4/7")["score"] == 1.0

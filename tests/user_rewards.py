@@ -66,6 +66,12 @@ def verl_bare(solution_str: str, ground_truth: str) -> bool:
     return solution_str == ground_truth
 
 
+async def verl_async(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None) -> dict[str, Any]:
+    await asyncio.sleep(0.01)
+    right = solution_str == ground_truth
+    return {"score": float(right), "acc": right}
+
+
 async def ours_async(prompt: Prompt, text: str) -> float:
     LOOPS.add(id(asyncio.get_running_loop()))
     await asyncio.sleep(0.0)

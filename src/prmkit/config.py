@@ -201,7 +201,8 @@ class MathConfig:
     times_hundred: bool = False
     """A plain number also equals its hundredfold and its hundredth: 0.5 and 50."""
     unevaluated: bool = True
-    """`2+2` counts for 4. Off, arithmetic that was not worked out is wrong where the reference is a plain number."""
+    """`2+2` counts for 4. Off, a calculation that was not worked out (also a sum, an integral, a logarithm) is wrong where the
+    reference is a plain number."""
 
 
 SandboxName = Literal["auto", "bubblewrap", "fusion", "unsafe"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,8 @@ def identity(use: str, settings: Mapping[str, Any], function: str = "") -> str:
     if use == "math":
         for package in ("math-verify", "sympy", "latex2sympy2-extended"):
             named[package] = _version(package)
+    if use == "code":  # programs run under this interpreter
+        named["python"] = platform.python_version()
     if function:
         named |= {"function": function, "source": _source_hash(function.partition(":")[0])}
     return json.dumps(named, sort_keys=True)
@@ -49,13 +52,17 @@ def identity(use: str, settings: Mapping[str, Any], function: str = "") -> str:
 class CachedVerifier:
     """A verifier whose decided verdicts are kept in an SQLite file.
 
-    The key is the SHA-256 of the verifier's identity, the prompt (turns, answer, task, meta) and the response. `ok` and
-    `unparsed` are kept, errors and timeouts are not. Equal responses within a call are judged once. Many processes and
-    threads may share a file, and a kill leaves it whole.
+    The key is the SHA-256 of the verifier's identity, the prompt (turns, answer, task, meta; with `by_id` also its id) and
+    the response. `ok` and `unparsed` are kept, errors and timeouts are not. Equal responses within a call are judged once.
+    Many processes and threads may share a file, and a kill leaves it whole.
     """
 
-    def __init__(self, inner: _Inner, path: str | Path, identity: str) -> None:
-        """`identity` names the verifier and its settings. Raises ConfigError for a file that is no such cache."""
+    def __init__(self, inner: _Inner, path: str | Path, identity: str, *, by_id: bool = False) -> None:
+        """`identity` names the verifier and its settings. `by_id`: for a verifier that may judge by the prompt's id.
+
+        Raises ConfigError for a file that is no such cache.
+        """
+        self._by_id = by_id
         self._inner, self._path, self._identity = inner, Path(path).expanduser(), identity
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +107,7 @@ class CachedVerifier:
     def _key(self, prompt: Prompt, text: str) -> str | None:
         """None for a prompt whose meta has no JSON form: such an item is judged each time."""
         turns = [[message.role, message.content] for message in prompt.messages]
-        asked = [turns, prompt.answer, prompt.task, dict(prompt.meta)]
+        asked = [turns, prompt.answer, prompt.task, dict(prompt.meta), *([prompt.id] if self._by_id else [])]
         try:
             content = json.dumps([self._identity, asked, text], sort_keys=True)
         except (TypeError, ValueError):

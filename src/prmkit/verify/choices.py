@@ -36,7 +36,16 @@ _CONCLUSION = re.compile(
 _AFTER_CONCLUSION = re.compile(
     rf"[^.!?\n]{{0,120}}?(?<![A-Za-z0-9\\'\u2019])\(?({_LETTER})\)?\**(?=[.!?,;:]?(?:\s|$)|\*)(?! (?:[a-z]))"
 )
+_SEVERAL = re.compile(
+    rf"(?:options?|choices?|answers?)?\W*({_LETTER})\b((?:(?:\W|\b(?:or|and|und|oder|y|et|ou)\b)+\b{_LETTER}\b)+)\W*",
+    re.IGNORECASE,
+)
+"""Nothing but letters: `A, B or C`, `(A)(B)`."""
+_ANOTHER_WITH_TEXT = re.compile(rf"(?:[,;/|\n]|\b(?:or|oder|ou)\b|\\q?quad)\s*(?:{_WRAPPED})?\(({_LETTER})\)")
+"""`(A) 5, (B) 6`; not `(D) both (A) and (B)`."""
+_COMMANDS = re.compile(r"\\(?:text|textbf|textrm|mathbf|mathrm|bf|mbox|q?quad)(?![A-Za-z])")
 _HASH = re.compile(rf"#{{1,4}} ?\(?({_LETTER})\)?(?=[\s.,]|$)")
+_LISTED_CHARS = 300
 _CONCLUSIONS = 20
 """So many conclusions are looked at, from the end."""
 
@@ -79,8 +88,9 @@ def concluded_choice(response: str) -> str | None:
     """The letter that a response without a marked answer is, gives after `#`, or concludes with: `so it must be B`."""
     if len(response.strip()) == 1 or read_choice(normalise(response[:400])):
         return choice_in(response)
-    if marked := _HASH.findall(response):
-        return str(marked[-1])
+    if marked := list(_HASH.finditer(response)):
+        line = response[marked[-1].start(1) :].split("\n", 1)[0]
+        return None if names_several(line) else marked[-1].group(1)
     places = list(_CONCLUSION.finditer(response))[-_CONCLUSIONS:]
     for place in reversed(places):
         if match := _AFTER_CONCLUSION.match(response, place.end()):
@@ -98,8 +108,20 @@ def last_choice(response: str) -> str | None:
     return letters[-1] if letters else None
 
 
+def names_several(answer: str) -> bool:
+    """Whether an answer lists options instead of choosing one: `A, B, C or D`, `(A) 5, (B) 6`. Letters twice are one."""
+    plain = _COMMANDS.sub(" ", answer[:_LISTED_CHARS])
+    first = choice_in(answer)
+    found = set(_ANOTHER_WITH_TEXT.findall(plain))
+    if _SEVERAL.fullmatch(plain):
+        found |= set(re.findall(rf"\b({_LETTER})\b", plain.upper()))
+    return first is not None and bool(found - {first})
+
+
 def same_choice(wanted: Choice, answer: str) -> bool:
-    """Whether an answer names the wanted option, by its letter or by its text."""
+    """Whether an answer names the wanted option, by its letter or by its text. A list of options names none."""
+    if names_several(answer) and not (wanted.text and same_text(wanted.text.lower(), normalise(answer).lower())):
+        return False
     letter = choice_in(answer)
     if letter is not None and (letter == wanted.letter or not wanted.text):
         return letter == wanted.letter

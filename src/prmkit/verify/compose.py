@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -205,15 +206,17 @@ class _Lazy(OpenVerifier):
 
     def __init__(self, make: Callable[[], OpenVerifier]) -> None:
         self._make, self._made = make, cast(OpenVerifier | None, None)
+        self._lock = threading.Lock()
 
     def verify(self, responses: Responses) -> list[Verdict]:
         return self.make().verify(responses)
 
     def make(self) -> OpenVerifier:
         """The verifier itself. Raises ConfigError where it cannot run."""
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+        with self._lock:  # two threads would start two sandboxes, of which one is never closed
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
     def close(self) -> None:
         if self._made is not None:
@@ -245,9 +248,9 @@ def _verifier(config: VerifierConfig, part: VerifierPart) -> OpenVerifier:
             settings = asdict(part.math)
         case "judge":
             inner = judge = JudgeVerifier(part.judge)
-            settings = {"model": judge.name if config.cache else "", "template": judge.template, **asdict(part.judge)}
+            settings = asdict(part.judge) | {"template": judge.template, "extra": part.judge.server.extra}
+            settings["model"] = judge.name if config.cache else ""
             settings.pop("server")
-            settings["extra"] = part.judge.server.extra
         case "code":
             from prmkit.verify.code.verifier import code_verifier  # looks for a sandbox: only where one is needed
 
@@ -262,7 +265,8 @@ def _verifier(config: VerifierConfig, part: VerifierPart) -> OpenVerifier:
             settings = {"signature": part.signature, "range": part.function_range}
     if not config.cache:
         return inner
-    return CachedVerifier(inner, config.cache, identity(part.use, settings, part.function))
+    named = part.use == "function"  # it sees the prompt's id, and may look something up by it
+    return CachedVerifier(inner, config.cache, identity(part.use, settings, part.function), by_id=named)
 
 
 def _shown(verdict: Verdict) -> str:

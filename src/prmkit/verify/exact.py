@@ -101,6 +101,12 @@ _ARITHMETIC = re.compile(
 )
 
 
+_OPERATORS = re.compile(
+    r"\\(?:sum|prod|int|iint|lim|log|ln|exp|sin|cos|tan|cot|arc(?:sin|cos|tan)|gcd|lcm|max|min|lfloor|lceil|b?mod|pmod|det|binom)"
+    r"(?![A-Za-z])"
+)
+
+
 def fast_equal(reference: str, answer: str, *, times_hundred: bool = False) -> bool | None:
     """Whether two normalised answers are equal, or None when this takes more than exact arithmetic."""
     if same_text(reference, answer):
@@ -166,10 +172,10 @@ def is_only_words(answer: str, reference: PlainNumber) -> bool:
 
 
 def is_arithmetic(answer: str) -> bool:
-    r"""Whether an answer is arithmetic on numbers that was not worked out: `2+2`, `5!`, `3 \times 4`."""
-    return (
-        read_number(answer) is None and _ARITHMETIC.fullmatch(answer) is not None and any(c.isdigit() for c in answer)
-    )
+    r"""Whether an answer is a calculation that was not worked out: `2+2`, `5!`, `3 \times 4`, `\int_0^1 2x dx`."""
+    if read_number(answer) is not None or not any(c.isdigit() for c in answer):
+        return False
+    return _ARITHMETIC.fullmatch(answer) is not None or _OPERATORS.search(answer) is not None
 
 
 def _same_numbers(a: PlainNumber, b: PlainNumber) -> bool | None:

@@ -42,6 +42,7 @@ _SYMBOLS = str.maketrans(
         "\u00b0": r"^\circ ", "\u00b2": "^{2}", "\u00b3": "^{3}", "\u00b1": r"\pm ", "\u221a": r"\sqrt",
     }
 )  # fmt: skip
+_UNEQUAL = re.compile(r"\\n(?:e|eq)(?![A-Za-z])|\u2260|!=|\\not ?=")
 _SHOWN_CHARS = 80
 _READABLE_CHARS = 2000
 """No answer is longer; what is longer can hold a parser up without end."""
@@ -101,6 +102,8 @@ def math_verify_verdict(item: Comparison) -> Verdict:
     """
     a, b = read_pair(item.reference, item.answer)
     if a is not None and b is None and is_only_words(item.answer, a):
+        return _decided(False)
+    if _UNEQUAL.search(item.answer) and not _UNEQUAL.search(item.reference):  # math-verify reads `\neq 5` as 5
         return _decided(False)
     gold = _parsed(item.reference, a)
     if not gold:

@@ -57,7 +57,7 @@ _PLAIN_POLARITY = {"yes": True, "true": True, "no": False, "false": False}
 _FIRST_LETTER = re.compile(
     r"(?:(?:the|correct|options?|choices?|answers?|is|are)\s+)*[(\[]?([A-Za-z])[)\]]?(?=$|[\s.:,;)\]&/-])"
 )
-_NEXT_LETTER = re.compile(r"\s*(?:,\s*and\b|,|&|/|and\b)\s*[(\[]?([A-Za-z])[)\]]?(?=$|[\s.:,;)\]&/-])")
+_NEXT_LETTER = re.compile(r"\s*(?:,\s*(?:and|or)\b|[,;|&/]|(?:and|or)\b)\s*[(\[]?([A-Za-z])[)\]]?(?=$|[\s.:,;)\]&/-])")
 
 
 class QAVerifier:
@@ -177,7 +177,9 @@ def _yes_no(gold: Sequence[str], answer: str) -> Verdict:
         return _unparsed(f"the reference {_shown(' / '.join(gold))} is neither yes nor no")
     words = normalise(answer).split()
     said = {_POLARITY[word] for word in words if word in _POLARITY}
-    if words and words[0] in _POLARITY:
+    if len(words) > 2 and words[0] in _POLARITY and words[1] in ("or", "and") and words[2] in _POLARITY:
+        said = {_POLARITY[words[0]], _POLARITY[words[2]]}
+    elif words and words[0] in _POLARITY:
         said = {_POLARITY[words[0]]}
     elif opening := _OPENING.match("".join(words)):
         said = {_POLARITY[opening.group()]}

@@ -146,9 +146,12 @@ class FusionSandbox:
         result = answer.get("run_result")
         if answer.get("status") == "SandboxError" or not isinstance(result, dict) or result.get("status") == "Error":
             raise CellError(f"{self._url} could not run the program: {str(answer.get('message') or answer)[:300]}")
+        status, code = result.get("status"), result.get("return_code")
+        if status != "TimeLimitExceeded" and not isinstance(code, int):  # nothing says that the program failed
+            raise CellError(f"{self._url} does not say how the program ended: {str(answer)[:300]}")
         return {
-            "status": result.get("status"),
-            "code": result.get("return_code"),
+            "status": status,
+            "code": code,
             "stdout": str(result.get("stdout") or ""),
             "stderr": str(result.get("stderr") or ""),
             "seconds": float(result.get("execution_time") or 0.0),
