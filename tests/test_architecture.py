@@ -24,7 +24,7 @@ LAYERS = [
     {"data", "protocols", "config", "config_io", "errors"},
     {"ops"},
     {"models", "verify", "tasks"},
-    {"search", "annotate", "evaluate", "doctor"},
+    {"search", "annotate", "evaluate", "doctor", "curate"},
     {"rl", "train", "agents"},
     {"engines"},
     {"cli", "serve", "report"},

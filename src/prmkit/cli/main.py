@@ -25,6 +25,7 @@ VERBS = {
     "doctor": ("prmkit.doctor.config:DoctorConfig", "prmkit.cli.doctor:doctor"),
     "eval prm": ("prmkit.evaluate.prm.config:EvalPRMConfig", "prmkit.cli.eval_prm:evaluate_prm"),
     "data convert": ("prmkit.data.convert_config:ConvertConfig", "prmkit.cli.convert:convert"),
+    "data prepare": ("prmkit.curate.config:PrepareConfig", "prmkit.cli.prepare:prepare"),
     "export": ("prmkit.models.export_config:ExportConfig", "prmkit.cli.export:export"),
 }
 """Verb, of one word or two -> (config class, function of that config)."""
@@ -43,6 +44,7 @@ Process rewards for LLM reasoning.
   train stepwise  a PRM from labels of steps
   train outcome   a model of the final answer's being right
   data convert    between the file formats of PRM data
+  data prepare    prompts for RL out of question files: filters, answers, choices, duplicates, contamination, difficulty
   doctor          what would silently ruin a PRM, before it is trained
   score           rewards of every step of the solutions in a file, by any PRM
   export          a trained PRM in the form that transformers and vLLM load

@@ -1,0 +1,182 @@
+r"""Step `choices`: multiple choice is found, and asked as an open question where that is possible.
+
+Options are runs of letters from A on in one style: `(A) 5 (B) 6 (C) 7`, `\textbf{(A)}`, or `A.`, `A)`, `A:` at the beginning of
+lines; a field `choices` or `options` counts too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prmkit.curate.config import ChoicesConfig
+from prmkit.curate.record import Dropped, Outcome, Record
+from prmkit.verify.choices import read_choice
+from prmkit.verify.spelling import normalise, same_text
+
+LETTERS = "ABCDEFGHIJ"
+LEAST_OPTIONS = 3
+"""Two letters in brackets may be two points."""
+_WRAP = r"(?:\\(?:text|textbf|textrm|mathbf|mathrm|bf|mbox)\s*\{\s*)"
+_STYLES = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        rf"\$?\s*{_WRAP}*\(\s*{_WRAP}*([A-J])\s*\}}*\)\s*\}}*\s*[:.]?(?:\\ |~)*\s*\$?",
+        r"(?:^|(?<=\n))\s*([A-J])\s*[.):]\s+",
+        r"(?:(?<=\s)|^)([A-J])[.)]\s+",
+    )
+)
+_EDGES = re.compile(r"^(?:\s|\\q?quad|\\\\|\\ |~|[,;])+|(?:\s|\\q?quad|\\\\|\\ |~|[,;]|\\hspace\{[^{}]*\})+$")
+_ASKS = re.compile(
+    r"\?|\b(?:find|compute|calculate|determine|evaluate|solve|simplify|what|how|which|who|when|where|express|factor|give)\b",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.?!:\u3002\uff1f]\s*\$*\s*$|\$\s*$|\\\]\s*$")
+_OF_OTHERS = re.compile(
+    r"\b(?:(?:all|none|both|any|neither|some) of (?:the |these|them|above|those)|cannot be (?:determined|found)|"
+    r"not enough information|impossible to (?:tell|say))",
+    re.IGNORECASE,
+)
+"""An option that says something of the other options, or of the asking."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """A question taken apart."""
+
+    stem: str
+    """The question without its options."""
+    texts: Mapping[str, str]
+    """Letter -> option."""
+
+
+def find_options(question: str, row: Mapping[str, Any] | None = None) -> Options | None:
+    """The options of a question, from its text or from the row's field; None where it has none."""
+    for style in _STYLES:
+        if found := _run(question, style):
+            return found
+    for name in ("choices", "options"):
+        value = (row or {}).get(name)
+        if isinstance(value, Mapping) and isinstance(value.get("text"), list):
+            value = value["text"]
+        if isinstance(value, Mapping):
+            value = list(value.values())
+        if isinstance(value, list) and len(value) >= 2 and all(isinstance(item, str | int | float) for item in value):
+            texts = [re.sub(r"^\s*\(?[A-J][).:]\s*", "", str(item)) for item in value[: len(LETTERS)]]
+            return Options(stem=question.strip(), texts=dict(zip(LETTERS, map(_trimmed, texts), strict=False)))
+    return None
+
+
+def _run(question: str, style: re.Pattern[str]) -> Options | None:
+    """The last run A, B, C, ... of one style; its last option ends with the line or the text."""
+    marks = list(style.finditer(question))
+    for start in range(len(marks) - 1, -1, -1):
+        if marks[start].group(1) != "A":
+            continue
+        run = [marks[start]]
+        for mark in marks[start + 1 :]:
+            if mark.group(1) == LETTERS[len(run) : len(run) + 1]:
+                run.append(mark)
+        if len(run) >= LEAST_OPTIONS:
+            ends = [mark.start() for mark in run[1:]] + [len(question)]
+            texts = {m.group(1): _trimmed(question[m.end() : end]) for m, end in zip(run, ends, strict=True)}
+            return Options(stem=question[: run[0].start()].rstrip(), texts=texts)
+    return None
+
+
+def _trimmed(text: str) -> str:
+    before = None
+    while text != before:
+        before, text = text, _EDGES.sub("", text)
+    while text.endswith("}") and text.count("}") > text.count("{"):  # of a command that went round letter and option
+        text = text[:-1].rstrip()
+    if text.count("$") % 2:  # the dollar sign of a formula that went round all options
+        text = text.strip().strip("$").strip()
+    return _EDGES.sub("", text).rstrip(".").strip()
+
+
+def chosen(record: Record, options: Options) -> str | None:
+    """The letter that the record's answer names, by letter or by the option's own text; None where it names none."""
+    answer = normalise(record.answer)
+    choice = read_choice(answer) or read_choice(answer.upper() if len(answer) == 1 else "")
+    if choice is not None and choice.letter in options.texts:
+        return choice.letter
+    same = [letter for letter, text in options.texts.items() if same_text(normalise(text), answer)]
+    return same[0] if len(same) == 1 else None
+
+
+def opened(record: Record, options: Options, config: ChoicesConfig) -> Record | Dropped:
+    """The question without its options, by rule; or why it needs them."""
+    letter = chosen(record, options)
+    if letter is None:
+        detail = f"the answer {record.answer!r} is none of the options"
+        return Dropped(record=record, reason="answer_is_no_option", detail=detail)
+    content, stem = options.texts[letter], options.stem
+    if word := refers(stem, config):
+        return Dropped(record=record, reason="needs_options", detail=f"the question has {word!r}")
+    if not stem or not _ASKS.search(stem) or not (_SENTENCE_END.search(stem) or _ASKS.match(stem)):
+        return Dropped(record=record, reason="needs_options", detail="without its options it is no whole question")
+    if not content or _OF_OTHERS.search(content):
+        return Dropped(record=record, reason="option_is_no_answer", detail=f"option {letter} is {content!r}")
+    return record.changed("choices", question=stem, answer=content, solution=None)
+
+
+def refers(stem: str, config: ChoicesConfig) -> str:
+    """The word by which a question needs its options; empty where it has none."""
+    lowered = stem.lower()
+    return next((word for word in config.refers if word.lower() in lowered), "")
+
+
+Rewrite = Callable[[Sequence[tuple[Record, Options]]], list[Record | Dropped]]
+"""Opens many questions; what is kept is in the same order."""
+
+
+def choices_step(
+    config: ChoicesConfig,
+    check: Callable[[Sequence[Record]], list[Record | Dropped]],
+    rewrite: Rewrite | None = None,
+) -> Callable[[Sequence[Record]], Outcome]:
+    """The step. `check`: whether the verifier can work with the answers of opened questions; `rewrite`: a model that opens."""
+
+    def run(records: Sequence[Record]) -> Outcome:
+        notes: Counter[str] = Counter()
+        done: list[Record | Dropped] = []
+        to_open: list[tuple[Record, Options]] = []
+        for record in records:
+            options = find_options(record.question, record.row)
+            if options is None:
+                done.append(_without_options(record, config))
+                continue
+            notes["multiple choice"] += 1
+            if config.mode == "keep":
+                done.append(record.with_found("choices", {"letters": "".join(options.texts)}))
+            elif config.mode == "drop":
+                done.append(Dropped(record=record, reason="multiple_choice", detail=f"{len(options.texts)} options"))
+            else:
+                to_open.append((record, options))
+                done.append(record)
+        if to_open:
+            results = rewrite(to_open) if rewrite else [opened(record, options, config) for record, options in to_open]
+            checked = iter(check([result for result in results if isinstance(result, Record)]))
+            results = [next(checked) if isinstance(result, Record) else result for result in results]
+            by_id = {record.id: result for (record, _), result in zip(to_open, results, strict=True)}
+            done = [by_id.get(result.id, result) if isinstance(result, Record) else result for result in done]
+            notes["opened"] = sum(isinstance(result, Record) for result in results)
+        kept = [result for result in done if isinstance(result, Record)]
+        return Outcome(kept=kept, dropped=[d for d in done if isinstance(d, Dropped)], notes=notes)
+
+    return run
+
+
+def _without_options(record: Record, config: ChoicesConfig) -> Record | Dropped:
+    answer = re.fullmatch(r"\$?\s*(?:\\(?:text|textbf|mathrm)\{)?\(?([A-J])\)?\}?\s*\$?\.?", record.answer.strip())
+    if answer is None or config.letters == "keep" or config.mode == "keep":
+        return record
+    return Dropped(
+        record=record,
+        reason="letter_without_options",
+        detail=f"the answer is {record.answer!r}, and no options are shown",
+    )

@@ -1,0 +1,211 @@
+"""Records from the rows of question files, whatever their fields are called."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prmkit.config_io import nearest
+from prmkit.curate.config import PrepareConfig
+from prmkit.curate.record import Record
+from prmkit.data.chat import read_messages
+from prmkit.data.jsonl import id_field, parse_line, place
+from prmkit.data.types import Message
+from prmkit.errors import ConfigError, DataError
+from prmkit.tasks.library import LIBRARY, TEMPLATES, TaskSpec, find_task, read_prompt
+from prmkit.tasks.library.answers import MARK, joined
+from prmkit.tasks.library.spec import pick, question_text
+from prmkit.tasks.rows import Row, read_rows
+
+QUESTION = ("question", "problem", "prompt")
+ANSWER = ("answer", "final_answer", "expected_answer", "reward_model.ground_truth")
+SOLUTION = ("solution",)
+"""Where rows of no named task keep theirs; the first that is there counts. `a.b` is field b of the object a."""
+CALCULATOR = re.compile(r"<<[^<>]*>>")
+"""Annotations of GSM8K."""
+ANY = TaskSpec(name="", title="any question", version="1", source="", judge="math", question=QUESTION, answer=ANSWER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unread:
+    """A row that could not be read, and why."""
+
+    where: str
+    reason: str
+    line: str
+    """As it stands in the file; JSON of the row where it comes from no text file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedSource:
+    """Where rows are, and whose fields they have."""
+
+    spec: TaskSpec
+    part: str
+    place: str
+    """A path, or a data set of the hub."""
+
+    @property
+    def name(self) -> str:
+        """The task's name; the file's where there is none."""
+        return self.spec.name or Path(self.place).name
+
+
+def named_source(text: str, key: str) -> NamedSource:
+    """What `FILE`, `TASK=FILE`, `TASK=hub` or `own.toml=FILE` names. Raises ConfigError for a task that is not known."""
+    name, equals, place = text.partition("=")
+    if not equals or Path(text).exists():
+        return NamedSource(spec=ANY, part="", place=text)
+    if name.partition(":")[0] not in LIBRARY and not name.endswith(".toml"):
+        raise ConfigError(f'{key}: "{name}" in "{text}" is no task; {nearest(name, LIBRARY)}')
+    spec, part = find_task(name)
+    if place != "hub":
+        return NamedSource(spec=spec, part=part, place=place)
+    if not spec.hub or ("{part}" in spec.hub and not part):
+        raise ConfigError(
+            f'{key} = "{text}": {spec.title} has no single data set on the hub; give a file, or TASK:PART'
+        )
+    return NamedSource(spec=spec, part=part, place=spec.hub.replace("{part}", part))
+
+
+def read_questions(source: NamedSource, key: str) -> list[tuple[str, str, str]]:
+    """(id, where, question) of each row of an evaluation set. Raises DataError that begins with `key`."""
+    spec = source.spec
+    found = []
+    try:
+        for row in read_rows(source.place, split=spec.split):
+            if spec.keep is not None and not spec.keep(row.fields):
+                continue
+            if spec.read_row is not None:
+                question = str(read_prompt(row, spec, TEMPLATES["plain"]).meta["question"])
+            else:
+                question, _ = _question(row, spec)
+            found.append((_id(row, spec), row.where, question))
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from None
+    if not found:
+        raise DataError(f"{key}: {source.place} has no question of {spec.title}; check that this is its file")
+    return found
+
+
+def read_records(config: PrepareConfig) -> tuple[list[Record], list[Unread]]:
+    """All records of all sources, with ids that differ, and the rows that could not be read (`on_bad = skip`).
+
+    Raises DataError with file and line at the first of those unless `on_bad` is skip, ConfigError for sources that cannot
+    go together.
+    """
+    sources = [named_source(text, "source") for text in config.source]
+    judges = {source.spec.judge for source in sources}
+    if "code" in judges or len(judges) > 1:
+        raise ConfigError(
+            f"source: the answers are of the kinds {', '.join(sorted(judges))}; one run prepares questions whose answers are "
+            "all compared as mathematics, or all as words (not programs)"
+        )
+    records: list[Record] = []
+    unread: list[Unread] = []
+    seen: Counter[str] = Counter()
+    for source in sources:
+        for result in _rows(source, config):
+            record = _record(result, source.spec) if isinstance(result, Row) else result
+            if isinstance(record, Unread):
+                if config.on_bad == "stop":
+                    raise DataError(f"{record.reason} (on_bad = skip goes on without such rows)")
+                unread.append(record)
+                continue
+            seen[record.id] += 1
+            again = seen[record.id]
+            records.append(replace(record, id=f"{record.id}-{again}") if again > 1 else record)
+    return records, unread
+
+
+def _rows(source: NamedSource, config: PrepareConfig) -> Iterator[Row | Unread]:
+    """The rows of one source; lines of a JSONL file that are no object are `Unread`."""
+    path = Path(source.place).expanduser()
+    if not path.is_file() or path.suffix == ".parquet" or config.on_bad == "stop":
+        rows = read_rows(source.place, split=config.split, limit=config.limit)
+    else:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n")
+        rows = []
+        for index, line in enumerate(lines[: config.limit or None]):
+            where = place(path, index)
+            try:
+                rows.append(Row(parse_line(line, where), where, place(path.name, index)))
+            except DataError as error:
+                yield Unread(where=where, reason=str(error), line=line.decode(errors="replace"))
+    for row in rows:
+        if source.spec.keep is None or source.spec.keep(row.fields):
+            yield row
+
+
+def _record(row: Row, spec: TaskSpec) -> Record | Unread:
+    try:
+        question, messages = _question(row, spec)
+        answer, solution = _answer(row, spec)
+        used = {name.partition(".")[0] for name in (*SOLUTION, *spec.answer, *spec.id, "id", "messages")}
+        used |= {part.removesuffix("?") for names in spec.question for part in names.split("+")}
+        return Record(
+            id=_id(row, spec),
+            where=row.where,
+            question=question,
+            answer=answer,
+            solution=solution,
+            messages=messages,
+            judge="qa" if spec.judge == "qa" else "math",
+            row=row.fields,
+            kept_fields={key: value for key, value in row.fields.items() if key not in used},
+        )
+    except DataError as error:
+        return Unread(where=row.where, reason=str(error), line=str(dict(row.fields)))
+
+
+def _id(row: Row, spec: TaskSpec) -> str:
+    """From the fields that the task names, else `id`, else the row's place."""
+    values = [pick(row.fields, name) for name in spec.id]
+    if spec.id != ("id",) and all(isinstance(value, str | int) and str(value).strip() for value in values):
+        return "/".join(map(str, values))
+    return id_field(row.fields, row.where, row.name)
+
+
+def _question(row: Row, spec: TaskSpec) -> tuple[str, tuple[Message, ...] | None]:
+    """The question, and the row's own turns where it has any. A field that is there and blank gives an empty question."""
+    turns = row.fields.get("messages", row.fields.get("prompt") if spec is ANY else None)
+    if isinstance(turns, list):
+        messages = read_messages(turns, row.where)
+        return messages[-1].content, messages
+    alone = [name for name in spec.question if "+" not in name and name in row.fields]
+    if alone and not any(str(row.fields[name] or "").strip() for name in alone):
+        return "", None
+    return question_text(row, spec), None
+
+
+def _answer(row: Row, spec: TaskSpec) -> tuple[str, str | None]:
+    """Answer (empty where there is none) and worked solution; GSM8K keeps both in one field."""
+    solution = _solution(row.fields)
+    fields = [name for name in spec.answer if name not in SOLUTION]
+    value = next((found for name in fields if not _blank(found := pick(row.fields, name))), None)
+    if value is None:
+        return "", solution
+    if isinstance(value, str) and MARK in value:
+        worked, _, answer = value.rpartition(MARK)
+        if "\n" not in answer.strip():
+            return answer.strip(), CALCULATOR.sub(
+                "", value
+            ).strip() if solution is None and worked.strip() else solution
+    read = spec.read_answer or joined
+    return read(value, row.where), solution
+
+
+def _solution(fields: Mapping[str, Any]) -> str | None:
+    """The first where there are several."""
+    value = fields.get("solution")
+    if isinstance(value, list):
+        value = next((item for item in value if isinstance(item, str) and item.strip()), None)
+    return value.strip() if isinstance(value, str) and value.strip() else None
+
+
+def _blank(value: object) -> bool:
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
