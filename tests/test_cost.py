@@ -176,6 +176,11 @@ def test_lengths_are_those_of_the_tokenizer() -> None:
     assert found == Lengths(prompt_id="q", prompt=5, response=9, step_ends=(6, 9), right=True)
     assert found.remaining == 3
     assert lengths_of(tiny_tokenizer(), [Solution(id="b", prompt=prompt, steps=("#3",))])[0].right is None
+    soft = [Solution(id="c", prompt=prompt, steps=("#3",), outcome=outcome) for outcome in (0.5, 0.625)]
+    assert [lengths.right for lengths in lengths_of(tiny_tokenizer(), soft)] == [
+        False,
+        True,
+    ]  # above one half, as everywhere
 
 
 def test_a_run_says_how_many_tokens_it_has_trained(tmp_path: Path) -> None:

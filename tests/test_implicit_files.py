@@ -147,7 +147,7 @@ def test_preferences_are_pairs_as_they_stand(tmp_path: Path) -> None:
     assert shown == [("1+1=2#2<eos>", "1+1=3#3<eos>"), ("2+2=4#4<eos>", "2+2=3#3<eos>")]
     assert data.validation is not None
     assert [r.outcome for r in data.validation.responses] == [1, 0, 1, 0]
-    with pytest.raises(DataError, match="has no outcome, which is all that an implicit PRM learns from"):
+    with pytest.raises(DataError, match="which a preference alone does not say; .* --loss dpo"):
         read_files(config(data=(path,), loss="ce"), TOKENIZER, 128)
     taken = read_files(config(data=(path,), loss="kto", preferred_is_right=True), TOKENIZER, 128).data
     assert outcomes(taken) == {1.0: 2, 0.0: 2}
@@ -346,3 +346,30 @@ def test_the_command_names_what_is_missing(tmp_path: Path, capsys: pytest.Captur
     assert main(["train", "implicit", *flags]) == 2
     assert capsys.readouterr().err.startswith("error: data is empty; name the files")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("loss", ["ce", "kto"])
+def test_preferences_without_right_and_wrong_name_both_ways_out(
+    loss: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "preferences.jsonl"
+    path.write_text('{"prompt": "1+2=?", "chosen": "1+2=3", "rejected": "1+2=4"}\n')
+    flags = [
+        f"--data={path}",
+        f"--loss={loss}",
+        f"--model.path={tmp_path / 'nowhere'}",
+        f"--run-dir={tmp_path / 'run'}",
+    ]
+    assert main(["train", "implicit", *flags]) == 2
+    said = capsys.readouterr().err
+    assert f"{path}: its rows are preferences" in said
+    assert "--preferred-is-right true" in said
+    assert "--loss dpo" in said
+    assert main(["train", "implicit", *flags, "--preferred-is-right=true"]) == 1  # on to the model, which is not there
+    assert "no such model folder" in capsys.readouterr().err
+
+
+def test_missing_outcomes_are_counted_before_the_model_is_looked_at(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [SOLUTIONS[0], *(replace(s, outcome=None) for s in SOLUTIONS[1:3])])
+    with pytest.raises(DataError, match=rf"solution '{SOLUTIONS[1].id}' has no outcome.*2 of 3 solutions have none"):
+        read_rows(config(data=(path,)))

@@ -17,6 +17,7 @@ from stepwise_setup import SOLUTIONS, family_folder, solved, stepwise_config
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 import prmkit
+from prmkit.cli.main import main
 from prmkit.config import OptimizerConfig
 from prmkit.data.formats import write_solutions
 from prmkit.data.prm_spec import PRMSpec, read_spec
@@ -33,6 +34,7 @@ from prmkit.train.stepwise import (
     WRONG,
     EncodedSteps,
     Target,
+    check_labels,
     encode_solutions,
     load_solutions,
     loop_config,
@@ -556,8 +558,6 @@ def test_validation_numbers_that_are_not_finite_are_an_error() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from prmkit.cli.main import main
-
     write_solutions(tmp_path / "data.jsonl", SOLUTIONS)
     args = ["train", "stepwise", f"--data={tmp_path / 'data.jsonl'}", f"--validation={tmp_path / 'data.jsonl'}"]
     args += ["--separator=;", "--steps=2", "--batch-size=2", f"--run-dir={tmp_path / 'run'}", "--validate-every=2"]
@@ -570,4 +570,46 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "validation/first_error_f1" in rows[1]
     assert "validation/first_error_f1" not in rows[0]
     assert main([*args, "--separator=!", f"--run-dir={tmp_path / 'other'}"]) == 2
-    assert "the model's tokenizer cannot encode '!'" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "separator = '!'" in err
+    assert "the model's tokenizer cannot encode '!'" in err
+    assert "set --separator to text that it knows" in err
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'run'}: already at step 2 of 2; nothing is trained. To go on, ask for more: --steps 4" in out
+    assert main([*args, "--steps=1"]) == 0
+    assert "already at step 2, which is more than the 1 asked for" in capsys.readouterr().out
+    assert main([*args, "--steps=3"]) == 0
+    assert "already" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            "stepwise",
+            "none of the 2 solutions has a step label to learn from; give data with labels; 1 have an outcome",
+        ),
+        ("outcome", "none of the 2 solutions has an outcome to learn from"),
+    ],
+)
+def test_what_the_data_lack_is_said_before_the_model_is_looked_at(
+    kind: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the separator is wrong as well, and there is no such model."""
+    outcome = 1.0 if kind == "stepwise" else None
+    bare = [solved("a", "3+8=11", outcome=outcome), solved("b", "3+8=11")]
+    write_solutions(tmp_path / "bare.jsonl", bare)
+    write_solutions(tmp_path / "data.jsonl", SOLUTIONS)
+    flags = ["--separator=!", f"--run-dir={tmp_path / 'run'}", f"--model.path={tmp_path / 'nowhere'}"]
+    for data in ("--data", "--validation"):
+        other = [] if data == "--data" else [f"--data={tmp_path / 'data.jsonl'}"]
+        assert main(["train", kind, f"{data}={tmp_path / 'bare.jsonl'}", *other, *flags]) == 2
+        assert f"{tmp_path / 'bare.jsonl'}: {message}" in capsys.readouterr().err
+
+
+def test_neutral_labels_that_are_dropped_are_named() -> None:
+    neutral = [solved("a", "3+8=11", labels=("neutral",))]
+    with pytest.raises(DataError, match='1 steps are neutral, which neutral = "drop" leaves out'):
+        check_labels(neutral, stepwise_config(neutral="drop"), ["a.jsonl"])
+    check_labels(neutral, stepwise_config(), ["a.jsonl"])

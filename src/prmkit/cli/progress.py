@@ -13,13 +13,19 @@ OnStep = Callable[[int, Mapping[str, float]], None]
 
 @contextmanager
 def progress_bar(name: str, total: int, columns: Sequence[str]) -> Iterator[OnStep]:
-    """A function to call after each step; it shows the chosen metrics, keeping the last value of those not measured."""
-    console = Console()
-    seen: dict[str, float] = {}
+    """A function to call after each step; it shows the chosen metrics.
 
-    def text(metrics: Mapping[str, float]) -> str:
-        seen.update({c: metrics[c] for c in columns if c in metrics})
-        return "  ".join(f"{c} {v:.3f}" for c, v in seen.items())
+    A bar, which is drawn anew, keeps the last value of those that a step does not measure. A line is about its own step, so it
+    shows what was measured since the line before, each value with its step where that is an earlier one.
+    """
+    console = Console()
+    seen: dict[str, tuple[int, float]] = {}
+
+    def text(step: int, metrics: Mapping[str, float], *, steps: bool = False) -> str:
+        seen.update({c: (step, metrics[c]) for c in columns if c in metrics})
+        return "  ".join(
+            f"{c} {value:.3f}" + (f" (step {at})" if steps and at != step else "") for c, (at, value) in seen.items()
+        )
 
     if not console.is_terminal:
         every = max(1, total // 20)
@@ -27,10 +33,11 @@ def progress_bar(name: str, total: int, columns: Sequence[str]) -> Iterator[OnSt
 
         def line(step: int, metrics: Mapping[str, float]) -> None:
             nonlocal printed
-            shown = text(metrics)
+            shown = text(step, metrics, steps=True)
             if step // every > printed // every or step == total:  # steps may come several at a time
                 printed = step
                 console.print(f"{name} {step}/{total}  {shown}", soft_wrap=True)
+                seen.clear()
 
         yield line
         return
@@ -45,4 +52,4 @@ def progress_bar(name: str, total: int, columns: Sequence[str]) -> Iterator[OnSt
     )
     with bar:
         task = bar.add_task(name, total=total, shown="")
-        yield lambda step, metrics: bar.update(task, completed=step, shown=text(metrics))
+        yield lambda step, metrics: bar.update(task, completed=step, shown=text(step, metrics))

@@ -14,6 +14,7 @@ from prmkit.cli.provenance import resolved_config
 
 if TYPE_CHECKING:
     from prmkit.train.implicit_config import ImplicitConfig
+    from prmkit.train.run_folder import RunFolder
     from prmkit.train.stepwise_config import OutcomeConfig, StepwiseConfig
 
 console = Console()
@@ -38,6 +39,7 @@ def implicit(config: ImplicitConfig) -> None:
     total = num_steps(config, len(data.items))
     folder = RunFolder(Path(config.run_dir))
     folder.open(resolved_config(config))
+    say_where_it_stands(folder, total)
     with progress_bar("train implicit", total, IMPLICIT_COLUMNS) as bar, stop_on_signals() as stop:
         done = train_implicit(
             models.learner(total),
@@ -62,21 +64,26 @@ def stepwise(config: StepwiseConfig) -> None:
     """Train a PRM on labels of steps; ends with the folder that `load_prm` reads."""
     from prmkit.engines.local.stepwise import check_separator, learner_of, load_stepwise
     from prmkit.train.run_folder import RunFolder
-    from prmkit.train.stepwise import ROLE, encode_solutions, load_solutions, loop_config, train_stepwise
+    from prmkit.train.stepwise import ROLE, check_labels, encode_solutions, load_solutions, loop_config, train_stepwise
     from prmkit.train.stepwise_validation import validation
     from prmkit.train.stop import stop_on_signals
 
     solutions = load_solutions(config.data, config, training=True)
     held_out = load_solutions(config.validation, config, training=False)
+    check_labels(solutions, config, config.data)
+    if held_out:
+        check_labels(held_out, config, config.validation)
     loaded = load_stepwise(config, work_dir())
+    separator_notes = check_separator(loaded)
     max_tokens = min(config.max_tokens, loaded.context)
     data = encode_solutions(loaded.tokenizer, solutions, config, max_tokens)
     measured = encode_solutions(loaded.tokenizer, held_out, config, max_tokens) if held_out else None
-    _say({"": check_separator(loaded), "data: ": data.notes(), "validation: ": measured.notes() if measured else []})
+    _say({"": separator_notes, "data: ": data.notes(), "validation: ": measured.notes() if measured else []})
     total = loop_config(config, len(data.rows)).steps
     learner = learner_of(loaded, config.optimizer, total)
     folder = RunFolder(Path(config.run_dir))
     folder.open(resolved_config(config))
+    say_where_it_stands(folder, total)
     with progress_bar("train stepwise", total, STEPWISE_COLUMNS) as bar, stop_on_signals() as stop:
         evaluate = validation(learner, measured.rows, config, total) if measured else None
         done = train_stepwise(learner, data.rows, folder, config, evaluate=evaluate, on_step=bar, stop=stop)
@@ -90,22 +97,27 @@ STEPWISE_COLUMNS = ("loss", "balanced_accuracy", "validation/balanced_accuracy",
 def outcome(config: OutcomeConfig) -> None:
     """Train an outcome model; ends with the folder that `load_prm` reads."""
     from prmkit.engines.local.stepwise import check_separator, learner_of, load_outcome
-    from prmkit.train.outcome import encode_outcomes, train_outcome, validation
+    from prmkit.train.outcome import check_targets, encode_outcomes, train_outcome, validation
     from prmkit.train.run_folder import RunFolder
     from prmkit.train.stepwise import ROLE, load_solutions, loop_config
     from prmkit.train.stop import stop_on_signals
 
     solutions = load_solutions(config.data, config, training=True)
     held_out = load_solutions(config.validation, config, training=False)
+    check_targets(solutions, config, config.data)
+    if held_out:
+        check_targets(held_out, config, config.validation)
     loaded = load_outcome(config, work_dir())
+    separator_notes = check_separator(loaded)
     max_tokens = min(config.max_tokens, loaded.context)
     data = encode_outcomes(loaded.tokenizer, solutions, config, max_tokens)
     measured = encode_outcomes(loaded.tokenizer, held_out, config, max_tokens) if held_out else None
-    _say({"": check_separator(loaded), "data: ": data.notes(), "validation: ": measured.notes() if measured else []})
+    _say({"": separator_notes, "data: ": data.notes(), "validation: ": measured.notes() if measured else []})
     total = loop_config(config, len(data.rows)).steps
     learner = learner_of(loaded, config.optimizer, total)
     folder = RunFolder(Path(config.run_dir))
     folder.open(resolved_config(config))
+    say_where_it_stands(folder, total)
     with progress_bar("train outcome", total, OUTCOME_COLUMNS) as bar, stop_on_signals() as stop:
         evaluate = validation(learner, measured.rows, config, total) if measured else None
         done = train_outcome(learner, data.rows, folder, config, evaluate=evaluate, on_step=bar, stop=stop)
@@ -120,6 +132,20 @@ def _say(notes: Mapping[str, Sequence[str]]) -> None:
     for before, sentences in notes.items():
         for sentence in sentences:
             console.print(f"{before}{sentence}", soft_wrap=True, markup=False)
+
+
+def say_where_it_stands(folder: RunFolder, total: int) -> None:
+    """A line where the run is as long as asked already, or longer: nothing is trained then."""
+    step = max(folder.saved_steps(), default=0)
+    if step < total:
+        return
+    longer = f", which is more than the {total} asked for" if step > total else f" of {total}"
+    console.print(
+        f"{folder.path}: already at step {step}{longer}; nothing is trained. To go on, ask for more: "
+        f"--steps {step + max(1, total)}; to begin anew, give another --run-dir",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def finish(done: bool, path: Path, role: str) -> None:

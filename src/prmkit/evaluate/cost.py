@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from prmkit.data.jsonl import read_jsonl
+from prmkit.data.labels import is_right
 from prmkit.data.layouts import as_response
 from prmkit.data.prm_spec import read_spec
 from prmkit.data.types import Solution
@@ -257,7 +258,7 @@ def cost_table(rows: Sequence[CostRow]) -> str:
 def lengths_of(tokenizer: PreTrainedTokenizerBase, solutions: Sequence[Solution]) -> list[Lengths]:
     """Lengths of solutions in this tokenizer's tokens, laid out as the policy would write them.
 
-    An outcome counts as right from 0.5 on. Raises DataError for a solution that cannot be tokenised.
+    An outcome counts as right by `data.labels.is_right`. Raises DataError for a solution that cannot be tokenised.
     """
     found = []
     for solution in solutions:
@@ -268,7 +269,7 @@ def lengths_of(tokenizer: PreTrainedTokenizerBase, solutions: Sequence[Solution]
                 prompt=laid.prompt_length,
                 response=len(laid.token_ids) - laid.prompt_length,
                 step_ends=tuple(place + 1 - laid.prompt_length for place in laid.read_at),
-                right=None if solution.outcome is None else solution.outcome >= 0.5,
+                right=None if solution.outcome is None else is_right(solution.outcome),
             )
         )
     return found

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prmkit.data.labels import HALF
 from prmkit.ops.batch import Batch, LossSum, TokenOutputs
 from prmkit.ops.masked import masked_sum
 
@@ -107,7 +108,7 @@ def outcome_loss(name: str) -> Callable[[TokenOutputs, OutcomeBatch], LossSum]:
             loss_BT = F.binary_cross_entropy_with_logits(logit_BT, target_BT, reduction="none")
         else:
             loss_BT = (logit_BT.sigmoid() - target_BT).square()
-        hit_BT = (logit_BT > 0) == (target_BT > 0.5)
+        hit_BT = (logit_BT > 0) == (target_BT > HALF)
         total = masked_sum(loss_BT * here("weight_BT"), here("weight_BT") > 0)
         return LossSum(loss=total, metrics={"accuracy": (hit_BT * here("end_share_BT")).sum()})
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from prmkit.data.labels import HALF
 from prmkit.errors import ModelError
 from prmkit.ops.batch import Batch, LossSum, TokenOutputs, UpdateResult, take
 from prmkit.ops.implicit_loss import (
@@ -233,7 +234,7 @@ def _sides(batch: ImplicitBatch) -> tuple[Tensor, Tensor]:
 
 def _means(name: str, value_B: Tensor, outcome_B: Tensor) -> dict[str, float]:
     """Mean over right and over wrong responses; a class that is not there has none."""
-    classes = {"right": outcome_B > 0.5, "wrong": outcome_B < 0.5}
+    classes = {"right": outcome_B > HALF, "wrong": outcome_B < HALF}
     return {f"{name}/{side}": float(value_B[rows].mean()) for side, rows in classes.items() if rows.any()}
 
 
@@ -263,11 +264,11 @@ class HeldOut:
         check_finite(sums_N)
         z_N = (self.beta * (sums_N - self.reference_N))[rows]
         outcome_N = torch.tensor([r.outcome for r in members], dtype=torch.float64)
-        decided_N = outcome_N != 0.5
+        decided_N = outcome_N != HALF  # a soft outcome of one half ranks neither above nor below
         right_N, wrong_N = cross_entropy_terms(z_N)
         pairs = sibling_pairs(members)
         found = {
-            "validation/auc": area_under_curve(z_N[decided_N], outcome_N[decided_N] > 0.5),
+            "validation/auc": area_under_curve(z_N[decided_N], outcome_N[decided_N] > HALF),
             "validation/pair_accuracy": pair_accuracy(z_N, *torch.tensor(pairs).T) if pairs else None,
             "validation/accuracy": outcome_accuracy(z_N, outcome_N),
             "validation/cross_entropy": float((outcome_N * right_N + (1 - outcome_N) * wrong_N).mean()),

@@ -38,9 +38,13 @@ def read_rows(config: ImplicitConfig) -> ImplicitRows:
     seen = [*solutions, *(side for pair in pairs for side in (pair.chosen, pair.rejected))]
     if not seen:
         raise DataError(f"no row of {', '.join(config.data)} is in the languages {', '.join(config.languages)}")
+    if not config.on_pairs:
+        _check_outcomes(config, solutions)
     solutions = balance(solutions, config.balance, seed=config.seed)
     if config.on_pairs:
         pairs, solutions = [*pairs, *make_pairs(solutions, mode=config.pairs, seed=config.seed)], []
+        if not pairs:
+            raise _no_pair()
     validation = [s for path in config.validation for s in _solutions(path, config.format, preferred_is_right=True)]
     ((separator, _),) = Counter(s.between for s in seen).most_common(1)
     return ImplicitRows(pairs=pairs, solutions=solutions, validation=validation, separator=separator)
@@ -75,6 +79,12 @@ def _read(config: ImplicitConfig) -> tuple[list[Pair], list[Solution]]:
                     f'balance = "{config.balance}", but {path} holds pairs, which are even; set it to "none"'
                 )
             pairs += read_pairs(path, format=name)
+        elif name == "preference" and not config.preferred_is_right:
+            raise DataError(
+                f'{path}: its rows are preferences, and loss = "{config.loss}" learns from right and wrong, which a preference '
+                "alone does not say; take chosen for right and rejected for wrong with --preferred-is-right true, or learn from "
+                "the pairs as they stand with --loss dpo (or nca, kto_even)"
+            )
         else:
             solutions += _solutions(path, name, preferred_is_right=config.preferred_is_right)
     if config.languages:
@@ -87,20 +97,33 @@ def _solutions(path: str, name: str, *, preferred_is_right: bool) -> Sequence[So
     return read_solutions(Path(path), format=name, options=ReadOptions(preferred_is_right=preferred_is_right))
 
 
-def _check(config: ImplicitConfig, data: Items) -> None:
-    left_out = f" ({data.num_left_out} were left out as too long)" if data.num_left_out else ""
-    if not data.items and config.on_pairs:
+def _no_pair(left_out: str = "") -> DataError:
+    return DataError(
+        f"the data give no pair{left_out}: no prompt has both a right and a wrong response; use loss = ce or kto, which need none"
+    )
+
+
+def _check_outcomes(config: ImplicitConfig, solutions: Sequence[Solution]) -> None:
+    """What no model is needed to see. Raises DataError for a solution whose outcome is missing, or for KTO soft."""
+    without = [solution.id for solution in solutions if solution.outcome is None]
+    if without:
         raise DataError(
-            f"the data give no pair{left_out}: no prompt has both a right and a wrong response; use "
-            "loss = ce or kto, which need none"
+            f"solution {without[0]!r} has no outcome, which is all that an implicit PRM learns from ({len(without)} of "
+            f"{len(solutions)} solutions have none); give every row one in [0, 1], or leave the row out"
         )
-    if not data.items:
-        raise DataError(f"the data give no response to learn from{left_out}")
-    soft = next((r for r in data.responses if r.outcome not in (0.0, 1.0)), None)
+    soft = next((s for s in solutions if s.outcome not in (0.0, 1.0)), None)
     if config.loss == "kto" and soft is not None:
         raise DataError(
             f"solution {soft.id!r} has the soft outcome {soft.outcome:g}, and KTO knows right and wrong alone; use loss = ce, or "
             "choose a threshold"
         )
+
+
+def _check(config: ImplicitConfig, data: Items) -> None:
+    left_out = f" ({data.num_left_out} were left out as too long)" if data.num_left_out else ""
+    if not data.items and config.on_pairs:
+        raise _no_pair(left_out)
+    if not data.items:
+        raise DataError(f"the data give no response to learn from{left_out}")
     if config.loss == "kto" and data.num_prompts < 2:
         raise DataError("KTO takes its KL from responses to other prompts, and the data have one prompt; use loss = ce")

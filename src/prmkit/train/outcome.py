@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from prmkit.data.labels import HALF, is_right
 from prmkit.data.layouts import separated
 from prmkit.data.prm_spec import PRMSpec
 from prmkit.data.step_scores import probabilities
@@ -48,7 +49,7 @@ class EncodedOutcomes:
     def notes(self) -> list[str]:
         """What a user should know of it, in sentences."""
         ends = [row.targets[-1] for row in self.rows]
-        right = sum(end is not None and end > 0.5 for end in ends)
+        right = sum(end is not None and is_right(end) for end in ends)
         said = [f"{len(self.rows)} solutions, {right} of them right at their end"]
         if self.num_too_long:
             said.append(f"{self.num_too_long} solutions are longer than max_tokens and were left out")
@@ -86,6 +87,24 @@ def encode_outcomes(
             f"{max_tokens} tokens); give data that has it, or raise max_tokens"
         )
     return EncodedOutcomes(rows=rows, num_too_long=num_too_long, num_unlabelled=num_unlabelled)
+
+
+def check_targets(solutions: Sequence[Solution], config: OutcomeConfig, paths: Sequence[str]) -> None:
+    """Raises DataError where no solution has what is to be learned: that needs no model to be seen."""
+    if config.target == "outcome":
+        if any(solution.outcome is not None for solution in solutions):
+            return
+        wanted, mend = (
+            "an outcome",
+            "prmkit data convert --outcome-from-labels true finds outcomes where steps are labelled",
+        )
+    else:
+        if any(label is not None for solution in solutions for label in solution.labels or ()):
+            return
+        wanted, mend = "a step label", 'target = "outcome" learns from outcomes'
+    raise DataError(
+        f"{', '.join(paths)}: none of the {len(solutions)} solutions has {wanted} to learn from; give data that has it; {mend}"
+    )
 
 
 def _targets(solution: Solution, step_of_token: Sequence[int], config: OutcomeConfig) -> tuple[float | None, ...]:
@@ -184,7 +203,7 @@ def validate_outcomes(learner: Learner, rows: Sequence[EncodedOutcome], config: 
         loss += share * float(outcome_loss(config.loss)(outputs, batch).loss)
         ends_BT = batch.end_share_BT > 0
         value_ends.append(value_BT[ends_BT])
-        right_ends.append(batch.target_BT[ends_BT] > 0.5)
+        right_ends.append(batch.target_BT[ends_BT] > HALF)
     value_N, right_N = torch.cat(value_ends), torch.cat(right_ends)
     found = {"validation/loss": loss}
     if not len(value_N):

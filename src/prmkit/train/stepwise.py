@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prmkit.data.formats import read_solutions
+from prmkit.data.labels import is_right
 from prmkit.data.layouts import separated
 from prmkit.data.prm_spec import PRMSpec
 from prmkit.data.types import Solution, StepLabel
@@ -111,11 +112,27 @@ def step_targets(labels: Sequence[StepLabel], config: StepwiseConfig) -> list[Ta
             targets.append(neutral)
         else:
             assert isinstance(label, (int, float))
-            hard = RIGHT if label > config.threshold else WRONG
+            hard = RIGHT if is_right(label, config.threshold) else WRONG
             targets.append(Target((1.0 - label, float(label), 0.0), hard.kind) if config.soft else hard)
             if hard is WRONG and config.up_to_first_error:
                 break
     return targets + [None] * (len(labels) - len(targets))
+
+
+def check_labels(solutions: Sequence[Solution], config: StepwiseConfig, paths: Sequence[str]) -> None:
+    """Raises DataError where there is nothing to learn in any solution: that needs no model to be seen."""
+    if any(target is not None for s in solutions for target in step_targets(s.labels or (), config)):
+        return
+    neutral = sum(label == "neutral" for s in solutions for label in s.labels or ())
+    outcomes = sum(solution.outcome is not None for solution in solutions)
+    why = f'; {neutral} steps are neutral, which neutral = "drop" leaves out' if neutral else ""
+    instead = (
+        f"; {outcomes} have an outcome: prmkit train outcome or train implicit learn from that" if outcomes else ""
+    )
+    raise DataError(
+        f"{', '.join(paths)}: none of the {len(solutions)} solutions has a step label to learn from{why}; give data with "
+        f"labels{instead}"
+    )
 
 
 def encode_solutions(

@@ -19,12 +19,12 @@ from prmkit.data.prm_spec import PRMSpec, read_spec, write_spec
 from prmkit.engines.local.attention import attend_in_float32_when_short
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.learner import LocalLearner, TokenModel
-from prmkit.engines.local.prms import reading, values
+from prmkit.engines.local.prms import values
 from prmkit.engines.local.prms.reading import check_vocabulary, one_token, read_weights
 from prmkit.engines.local.roles import lora_config, narrow_linears, refuse_adapter
 from prmkit.engines.local.save import save_adapter, save_full, save_value_model
 from prmkit.engines.local.value_model import ValueModel, zero_head
-from prmkit.errors import ConfigError, ModelError
+from prmkit.errors import ConfigError, DataError, ModelError
 from prmkit.models.load import (
     compute_dtype,
     is_adapter,
@@ -210,13 +210,21 @@ def check_separator(loaded: Loaded) -> list[str]:
 
     Such a token was never trained (reserved ones are like that), and no position could be told from another by it.
     """
-    reading.check_separator(loaded.tokenizer, loaded.spec.separator, Path(loaded.tokenizer.name_or_path))
-    ids = plain_ids(loaded.tokenizer, loaded.spec.separator, "the separator")
+    separator, known = loaded.spec.separator, "set --separator to text that it knows as one token, such as a line break"
+    try:
+        ids = plain_ids(loaded.tokenizer, separator, "the separator")
+    except DataError as error:
+        raise DataError(f"separator = {separator!r}: {error}; {known}") from error
+    unknown = loaded.tokenizer.unk_token_id
+    if not ids or (ids[-1] == unknown and loaded.tokenizer.unk_token != separator):
+        raise ModelError(
+            f"{loaded.tokenizer.name_or_path}: this tokenizer does not know separator = {separator!r}; {known}"
+        )
     embedding_VD = loaded.model.body.causal_lm.get_input_embeddings().weight
     if not embedding_VD[ids[-1]].any():
         raise ModelError(
             f"the separator {loaded.spec.separator!r} ends in token {ids[-1]}, whose embedding is all zeros: the model was never "
-            "trained with it. Choose a separator that it knows, such as a line break"
+            f"trained with it; {known}"
         )
     if len(ids) > 1:
         return [
