@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,100 @@ def _prm_tuning(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _verifiers(result: dict[str, Any]) -> str:
+    known, exact, outputs = result["known_cases"], result["exact_path"], result["model_outputs"]
+    lines = [
+        f"{known['cases']} answers with known verdicts, from the tests of math-verify and lighteval; each side may take the last "
+        "number of a text for its answer, but for the second row.",
+        "",
+        *_sides(known["sides"], known["cases"]),
+        "",
+        f"{outputs['responses']} responses of models to GSM8K and MATH, against the verdicts of their files (here and there wrong, "
+        "see below):",
+        "",
+        *_sides(outputs["by_label"], outputs["responses"]),
+        "",
+        "| on these responses | responses a second, median [least, most] |",
+        "|---|---|",
+    ]
+    for name, key in (
+        ("prmkit, one process and one worker", "ours"),
+        ("plain math-verify, one process", "math_verify"),
+    ):
+        rate = outputs["rates_per_second"][key]
+        lines.append(f"| {name} | {rate['median']:,.0f} [{rate['min']:,.0f}, {rate['max']:,.0f}] |")
+    lines += [
+        "",
+        f"Throughput ratio {outputs['throughput_ratio']:.1f}, by the clock; {outputs['processor_time_ratio']:.1f} in processor "
+        "time, the start of the worker included. The exact path decided "
+        f"{exact['decided_exactly']} of {exact['pairs']} different pairs of answers, {exact['disagreements']} of them otherwise "
+        "than math-verify does.",
+    ]
+    if hostile := result.get("hostile"):
+        said = ", ".join(f"{count} {status}" for status, count in sorted(hostile["verdicts"].items()))
+        lines += [
+            "",
+            f"{hostile['responses']:,} hostile responses: {said}; {len(hostile['accepted'])} accepted, "
+            f"{hostile['responses'] - sum(hostile['verdicts'].values())} without a verdict.",
+        ]
+    return "\n".join([*lines, "", *_labels(outputs["differs_from_label"])])
+
+
+def _sides(sides: dict[str, dict[str, int]], total: int) -> list[str]:
+    lines = ["| verifier | accuracy | false accepts | false rejects | undecided |", "|---|---|---|---|---|"]
+    for name, row in sides.items():
+        right = f"{row['right'] / total:.1%}"
+        lines.append(f"| {name} | {right} | {row['false_accepts']} | {row['false_rejects']} | {row['undecided']} |")
+    return lines
+
+
+def _labels(rows: list[dict[str, Any]]) -> list[str]:
+    """Every response on which prmkit and its file differ, and who is wrong, as somebody found by reading it."""
+    by_hand = json.loads((RESULTS.parent / "labels_by_hand.json").read_text(encoding="utf-8"))
+    judged = [(row, *by_hand.get(row["id"], ("not looked at", ""))) for row in rows]
+    counts = Counter(who for _, who, _ in judged)
+    shown = ", ".join(f"{who} {counts[who]}" for who in sorted(counts))
+    lines = [
+        f"Where prmkit and the file differ ({len(rows)}), read by hand; wrong is: {shown}.",
+        "",
+        "| response | reference | answer | file | prmkit | wrong is | why |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row, who, why in sorted(judged, key=lambda item: (item[1], item[0]["id"])):
+        texts = [_cell(str(row[key])) for key in ("id", "reference", "answer")]
+        said = [
+            "right" if value else "undecided" if value is None else "wrong" for value in (row["label"], row["ours"])
+        ]
+        lines.append(f"| {' | '.join([*texts, *said, who, why])} |")
+    return lines
+
+
+def _cell(text: str) -> str:
+    """As code, in one line of a table."""
+    plain = " ".join(text.split())
+    plain = plain if len(plain) <= 60 else f"{plain[:57]}..."
+    return f"`{plain.replace('|', chr(92) + '|').replace('`', chr(39))}`"
+
+
+def _sandbox(result: dict[str, Any]) -> str:
+    timing, escapes = result["timing"], result["escapes"]
+    formats = ", ".join(f"{name} {value:.0f}" for name, value in timing["bubblewrap_ms_per_check_by_format"].items())
+    lines = [
+        f"{result['result']['escapes']} escapes in {len(escapes)} attempts. {timing['checks']:,} checks of "
+        f"{timing['tests_per_check']} tests, {timing['workers']} at a time: {timing['checks_per_second']:.1f} checks a second; "
+        f"the sandbox adds {timing['overhead_ms']:.1f} ms to a check over running the same program in this process, of which "
+        f"bubblewrap itself {timing['bubblewrap_ms']:.1f} ms. By format, ms a check: {formats}.",
+        "",
+        "| attempt | what happened | seconds |",
+        "|---|---|---|",
+    ]
+    for row in escapes:
+        said = f"{row['status']}: {_cell(row['what'])}" if row["what"] else row["status"]
+        found = f"**{'; '.join(row['escapes'])}**" if row["escapes"] else said
+        lines.append(f"| {row['name']} | {found} | {row['seconds']:.1f} |")
+    return "\n".join(lines)
+
+
 PAGES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     "prime.md": {
         "sample_efficiency": _sample_efficiency,
@@ -209,6 +304,8 @@ PAGES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "prime_cost": _prime_cost,
         "vs_trl": _vs_trl,
     },
+    "verifiers.md": {"verifiers": _verifiers},
+    "code_verifier.md": {"sandbox": _sandbox},
     "prm_methods.md": {"prm_methods": _prm_methods, "prm_methods_tuning": _prm_tuning},
 }
 """Page -> result file -> its table."""
