@@ -210,7 +210,7 @@ def _verifiers(result: dict[str, Any]) -> str:
         "",
         *_sides(known["sides"], known["cases"]),
         "",
-        f"{outputs['responses']} responses of models to GSM8K and MATH, against the verdicts of their files (here and there wrong, "
+        f"{outputs['responses']} responses of models to GSM8K and MATH, against the verdicts of their files (some are wrong, "
         "see below):",
         "",
         *_sides(outputs["by_label"], outputs["responses"]),
