@@ -22,7 +22,7 @@ SOUND = {("note", "labels.balance")}
 def look(tmp_path: Path, rows: list[Row], test: list[Row] | None = None, **config: Any) -> list[Finding]:
     data = write_rows(tmp_path / "train.jsonl", rows)
     held = "" if test is None else write_rows(tmp_path / "test.jsonl", test)
-    return examine(DoctorConfig(data=data, test=held, separator=";", **config), None)
+    return examine(DoctorConfig(data=(data,), test=held, separator=";", **config), None)
 
 
 def test_sound_data_has_no_fault(tmp_path: Path) -> None:
@@ -150,7 +150,9 @@ def test_each_kind_of_unreadable_line_is_one_finding(tmp_path: Path) -> None:
     lines[4] = lines[8] = "{half a line"
     lines[6] = '{"prompt": "p", "steps": []}'
     path.write_text("\n".join(lines) + "\n")
-    findings = [f for f in examine(DoctorConfig(data=str(path), separator=";"), None) if f.check == "data.unreadable"]
+    findings = [
+        f for f in examine(DoctorConfig(data=(str(path),), separator=";"), None) if f.check == "data.unreadable"
+    ]
     assert [finding.where for finding in findings] == [f"{path}:5, :9", f"{path}:7"]
     assert findings[0].what.startswith("2 lines cannot be read")
 
@@ -350,10 +352,10 @@ def test_a_step_that_repeats_the_question_is_no_leak(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_examined(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.jsonl: cannot be read: No such file"):
-        examine(DoctorConfig(data=str(tmp_path / "nowhere.jsonl")), None)
+        examine(DoctorConfig(data=(str(tmp_path / "nowhere.jsonl"),)), None)
     data = write_rows(tmp_path / "a.jsonl", [{"question": "1+1", "colour": "red"}])
     with pytest.raises(DataError, match="no known format has the fields 'question', 'colour'"):
-        examine(DoctorConfig(data=data), None)
+        examine(DoctorConfig(data=(data,)), None)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ UNREAD = ("warning", "tokens.untrained")
 def look(tmp_path: Path, rows: list[Row], tokenizer: Any, **config: Any) -> list[Finding]:
     data = write_rows(tmp_path / "train.jsonl", rows)
     context = config.pop("context", 10_000)
-    findings = examine(DoctorConfig(data=data, **config), patient_of(tokenizer, tmp_path, context))
+    findings = examine(DoctorConfig(data=(data,), **config), patient_of(tokenizer, tmp_path, context))
     return [finding for finding in findings if (finding.severity, finding.check) != UNREAD]
 
 
@@ -203,7 +203,7 @@ def test_characters_that_the_tokenizer_does_not_know(tmp_path: Path, micro: Path
     rows = sound_rows()
     rows[7]["completions"][0] = "a+b=c"
     data = write_rows(tmp_path / "train.jsonl", rows)
-    findings = examine(DoctorConfig(data=data, separator=";"), patient)
+    findings = examine(DoctorConfig(data=(data,), separator=";"), patient)
     assert said(findings) - SOUND == {("error", "tokens.not_encodable")}
     assert find(findings, "tokens.not_encodable").where.endswith("train.jsonl:8")
     rows[7]["completions"][0] = "1+1=2 é"
@@ -308,7 +308,7 @@ def test_a_separator_that_was_never_trained(
     if value is not None:
         patient = load_patient(str(spoiled(micro, tmp_path / "spoiled", SEMICOLON, value, beside=beside)), tmp_path)
     data = write_rows(tmp_path / "train.jsonl", sound_rows())
-    findings = examine(DoctorConfig(data=data, separator=";"), patient)
+    findings = examine(DoctorConfig(data=(data,), separator=";"), patient)
     assert said(findings) - SOUND == (set() if expected is None else {(expected, "tokens.untrained")})
     if expected is not None:
         found = find(findings, "tokens.untrained")
@@ -370,7 +370,7 @@ def test_an_adapter_is_judged_by_its_base(tmp_path: Path) -> None:
 
 def test_weights_that_cannot_be_read_are_a_finding(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "train.jsonl", sound_rows())
-    findings = examine(DoctorConfig(data=data), patient_of(byte_level(NEWLINES), tmp_path))
+    findings = examine(DoctorConfig(data=(data,)), patient_of(byte_level(NEWLINES), tmp_path))
     assert said(findings) - SOUND == {UNREAD}
     assert "no input embeddings among its safetensors" in find(findings, "tokens.untrained").what
 
@@ -387,7 +387,7 @@ def test_implicit_training_is_examined_through_the_template(tmp_path: Path, micr
         for row in sound_rows()
         for k in (0, 1)
     ]
-    config = DoctorConfig(data=write_rows(tmp_path / "train.jsonl", rows), form="implicit", max_tokens=100)
+    config = DoctorConfig(data=(write_rows(tmp_path / "train.jsonl", rows),), form="implicit", max_tokens=100)
     patient = load_patient(str(micro), tmp_path)
     assert said(examine(config, patient)) == {("note", "outcomes.balance")}
     short = DoctorConfig(data=config.data, form="implicit", max_tokens=30)

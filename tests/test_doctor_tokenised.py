@@ -14,7 +14,7 @@ from prmkit.doctor.finding import Finding
 
 
 def look(tmp_path: Path, rows: list[Row]) -> list[Finding]:
-    return examine(DoctorConfig(data=write_rows(tmp_path / "train.jsonl", rows), separator=";"), None)
+    return examine(DoctorConfig(data=(write_rows(tmp_path / "train.jsonl", rows),), separator=";"), None)
 
 
 def cast_to_bool(labels: list[Any]) -> list[bool]:

@@ -85,7 +85,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (excerpt("bigbench_mistake") | {"mistake_index": 4}, "from 0 to 3 (counted from 0; null where none is wrong)"),
     (excerpt("math_aps") | {"question": "Another?"}, "reasoning_steps[0]: the prefix does not begin with the question"),
     (excerpt("prmbench") | {"error_steps": [0]}, "error step 0 of a solution with 7 steps (counted from 1)"),
-    (excerpt("prmbench") | {"error_steps": [8]}, "outside = ignore leaves such steps out, as the official evaluation does"),
+    (excerpt("prmbench") | {"error_steps": [8]}, "does, with prmkit data convert --outside ignore"),
     (prm800k(chosen_completion=1), "step 1: chosen_completion is 1, and there are 1 completions"),
     (prm800k(chosen_completion=None), "step 1 of 7 has neither a chosen nor a human completion, and steps follow it"),
     (prm800k(completions=[]), "step 1: chosen_completion is 0, and there are 0 completions"),

@@ -24,7 +24,7 @@ COLOURS: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note"
 def doctor(config: DoctorConfig) -> None:
     """Examine, print, write; ends with exit code 1 where there is an error among the findings."""
     if not config.data:
-        raise ConfigError("data is not set; prmkit doctor --data FILE.jsonl [--model FOLDER] [--test FILE.jsonl]")
+        raise ConfigError("data is not set; prmkit doctor --data FILE.jsonl... [--model FOLDER] [--test FILE.jsonl]")
     patient = None
     if config.model:
         from prmkit.cli.commands import work_dir
@@ -62,7 +62,7 @@ def summary(findings: Sequence[Finding]) -> str:
 def findings_json(config: DoctorConfig, findings: Sequence[Finding]) -> dict[str, Any]:
     """What was examined and what was found."""
     return {
-        "data": config.data,
+        "data": list(config.data),
         "test": config.test,
         "model": config.model,
         "form": config.form,

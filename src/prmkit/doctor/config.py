@@ -15,17 +15,20 @@ NeutralAs = Literal["right", "wrong", "class", "drop"]
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
-    """Look for what silently ruins a PRM, before it is trained: `prmkit doctor --model FOLDER --data FILE`.
+    """Look for what silently ruins a PRM, before it is trained: `prmkit doctor --model FOLDER --data FILE...`.
 
     The exit code is 1 if there is an error among the findings, 0 otherwise.
     """
 
-    data: str = ""
-    """JSONL file to train on, in any format that `prmkit data convert` reads."""
+    data: tuple[str, ...] = ()
+    """JSONL files to train on, in any format that `prmkit data convert` reads."""
     test: str = ""
     """JSONL file to test on; empty: nothing is compared with `data`."""
     format: str = "auto"
-    """Format of both files; auto: found out from the first rows."""
+    """Format of all these files; auto: found out from the first rows of each."""
+    outside: Literal["refuse", "ignore"] = "ignore"
+    """PRMBench: error steps that the solution does not have. `ignore`: leave them out, as the official evaluation and
+    `prmkit eval prm` do, and count the rows; `refuse`: such a row cannot be read, as in training and scoring."""
     model: str = ""
     """Folder of the model to train, or `tiny` or `smollm2`; empty: only the data is looked at."""
     form: Form = "head"

@@ -88,13 +88,13 @@ def answer_tails(items: Sequence[Item]) -> Iterator[Finding]:
 
 
 def duplicate_ids(items: Sequence[Item]) -> Iterator[Finding]:
-    """Ids that two solutions share: scores are joined to solutions by id."""
+    """Ids that two solutions of a file share: scores are joined to solutions by id, file by file."""
     places = defaultdict(list)
     for item in items:
-        places[item.solution.id].append(item.where)
+        places[item.where.rpartition(":")[0], item.solution.id].append(item.where)
     twice = {key: wheres for key, wheres in places.items() if len(wheres) > 1}
     if twice:
-        key, wheres = next(iter(twice.items()))
+        (_, key), wheres = next(iter(twice.items()))
         yield Finding(
             severity="error",
             check="data.duplicate_id",

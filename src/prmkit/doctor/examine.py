@@ -15,7 +15,7 @@ from prmkit.data.jsonl import place
 from prmkit.data.layouts import plain_ids
 from prmkit.doctor.config import DoctorConfig
 from prmkit.doctor.data import check_data
-from prmkit.doctor.finding import Finding, Item, by_severity, some
+from prmkit.doctor.finding import Finding, Item, by_severity, percent, some
 from prmkit.doctor.labels import check_labels
 from prmkit.doctor.raw import RawRow, check_raw, is_tokenised, label_places_of_causal_loss, read_raw
 from prmkit.errors import DataError, ModelError
@@ -31,18 +31,25 @@ def examine(config: DoctorConfig, patient: Patient | None) -> list[Finding]:
 
     Raises DataError where a file is missing or empty, ConfigError for an unknown format.
     """
-    path = Path(config.data)
-    rows = read_raw(path)
-    findings = check_raw(rows)
-    if rows and all(is_tokenised(row.row) for row in rows):
-        return by_severity([*findings, *_tokenised_file(rows, config, patient)])
-    known = {where for finding in findings for where in finding.places}
-    items, refused = read_items(path, config)
-    findings += unreadable(refused, known)
+    findings: list[Finding] = []
+    rows: list[RawRow] = []
+    items: list[Item] = []
+    for path in config.data:
+        own_rows = read_raw(Path(path))
+        own = check_raw(own_rows)
+        findings += own
+        if own_rows and all(is_tokenised(row.row) for row in own_rows):
+            findings += _tokenised_file(path, own_rows, config, patient)
+            continue
+        own_items, refused = read_items(Path(path), config)
+        findings += unreadable(refused, {where for finding in own for where in finding.places})
+        rows += own_rows
+        items += own_items
     test: list[Item] = []
     if config.test:
         test, refused_test = read_items(Path(config.test), config)
         findings += unreadable(refused_test, set())
+    findings += outside([*items, *test])
     if items:
         findings += check_labels(items, config)
         findings += check_data(items, test, "" if config.form == "implicit" else config.separator)
@@ -57,7 +64,9 @@ def read_items(path: Path, config: DoctorConfig) -> tuple[list[Item], list[BadRo
     items: list[Item] = []
     refused: list[BadRow] = []
     # an implicit PRM learns from a preference as it stands, so there it is as good as an outcome
-    options = ReadOptions(placeholder=config.placeholder, preferred_is_right=config.form == "implicit")
+    options = ReadOptions(
+        placeholder=config.placeholder, preferred_is_right=config.form == "implicit", outside=config.outside
+    )
     for index, found in enumerate(iter_rows(path, chosen, options)):
         if isinstance(found, BadRow):
             refused.append(found)
@@ -79,6 +88,20 @@ def unreadable(refused: Sequence[BadRow], known: set[str]) -> Iterator[Finding]:
             what=f"{len(rows)} lines cannot be read, such as {rows[0].reason}",
             where=some(row.where for row in rows),
             how="mend or remove these lines; a run would stop at the first",
+        )
+
+
+def outside(items: Sequence[Item]) -> Iterator[Finding]:
+    """PRMBench rows that name error steps which their solution does not have."""
+    places = [item.where for item in items if item.solution.meta.get("error_steps_outside")]
+    if places:
+        yield Finding(
+            severity="warning",
+            check="labels.outside",
+            what=f"{percent(len(places), len(items))} solutions name error steps that they do not have; prmkit eval prm leaves "
+            "such steps out, as PRMBench's own code does, and training and scoring refuse the row",
+            where=some(places),
+            how="nothing to do for prmkit eval prm; else prmkit data convert --outside ignore first, or mend the rows",
         )
 
 
@@ -151,12 +174,14 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[i * len(items) // most] for i in range(most)]
 
 
-def _tokenised_file(rows: Sequence[RawRow], config: DoctorConfig, patient: Patient | None) -> Iterator[Finding]:
+def _tokenised_file(
+    path: str, rows: Sequence[RawRow], config: DoctorConfig, patient: Patient | None
+) -> Iterator[Finding]:
     yield Finding(
         severity="note",
         check="data.tokenised",
         what=f"the {len(rows)} rows are tokenised already: only where their labels stand was checked",
-        where=config.data,
+        where=path,
         how="give the file of texts to have everything checked",
     )
     if patient is not None and config.form == "label_tokens":

@@ -43,7 +43,8 @@ def some(places: Iterable[str], limit: int = 3) -> str:
     found = list(dict.fromkeys(places))
     more = f" and {len(found) - limit} more" if len(found) > limit else ""
     file = found[0].partition(":")[0] if found else ""
-    return ", ".join(found[:1] + [place.removeprefix(file) for place in found[1:limit]]) + more
+    shown = (place.removeprefix(file) if place.startswith(f"{file}:") else place for place in found[1:limit])
+    return ", ".join([*found[:1], *shown]) + more
 
 
 def percent(part: int, whole: int) -> str:

@@ -83,7 +83,7 @@ def _error_steps(values: Sequence[object], count: int, options: ReadOptions, whe
     if outside and options.outside == "refuse":
         raise DataError(
             f"{where}: error step {outside[0]} of a solution with {count} steps (counted from 1); mend the line, "
-            "or outside = ignore leaves such steps out, as the official evaluation does"
+            "or leave such steps out, as the official evaluation does, with prmkit data convert --outside ignore"
         )
     return inside, outside
 
