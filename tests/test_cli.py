@@ -243,3 +243,43 @@ def test_a_data_file_in_the_place_of_the_configuration(capsys: pytest.CaptureFix
     assert main(["data", "convert", "a.jsonl", "b.jsonl"]) == 2
     message = "error: a.jsonl: the word after the verb is a configuration file (TOML); data files go behind --source, --target"
     assert message in capsys.readouterr().err
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyTask:
+    """What is asked."""
+
+    name: str = "arithmetic"
+    test: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyAsked:
+    """A command with a task."""
+
+    task: ToyTask = field(default_factory=ToyTask)
+    other: str = ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--task", "mgsm:de"],
+        ["--task=mgsm:de"],
+        ["--task.name", "mgsm:de"],
+        ["--task", "gsm8k", "--task.name", "mgsm:de"],
+    ],
+)
+def test_a_task_is_named_in_short(words: list[str], tmp_path: Path) -> None:
+    file = write(tmp_path / "x.toml", '[task]\nname = "amc"\ntest = "t.jsonl"\n')
+    for before in ([], [file]):  # it wins over the file, and leaves the rest of it
+        config = parse("eval", ToyAsked, [*before, *words, "--other", "task"], None).config
+        assert config == ToyAsked(task=ToyTask(name="mgsm:de", test="t.jsonl" if before else ""), other="task")
+
+
+def test_the_short_form_is_in_the_help_of_commands_with_a_task_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, there in (("eval", True), ("rl", True), ("doctor", False)):
+        assert main([verb, "--help"]) == 0
+        assert ("--task NAME: short for --task.name NAME." in capsys.readouterr().out) is there
+    assert main(["doctor", "--task", "gsm8k"]) == 2
+    assert 'unknown flag "--task"' in capsys.readouterr().err

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, get_type_hints
 
 from prmkit.config_io import ConfigT, apply_overrides, from_dict, nearest, read_toml
 from prmkit.errors import ConfigError
@@ -37,7 +37,7 @@ def load(reference: str) -> Any:
 def parse(
     verb: str, cls: type[ConfigT], args: Sequence[str], presets: Mapping[str, Algorithm] | None
 ) -> Request[ConfigT]:
-    """Resolve `[CONFIG.toml] [--preset NAME] [--dry-run] [--section.key value ...]`.
+    """Resolve `[CONFIG.toml] [--preset NAME] [--dry-run] [--section.key value ...]`, where `--task NAME` is `--task.name NAME`.
 
     Order: dataclass defaults, the preset's algorithm, the file, the flags. `presets` is None for verbs that have none; else
     `cls` has the fields `preset` and `algorithm`, and the name is taken from `--preset`, from the file's top-level
@@ -64,6 +64,7 @@ def parse(
         base = from_dict(cls, data, where, defaults={"algorithm": _algorithm(presets, cls, data, where)})
     elif path is not None:
         base = from_dict(cls, data, where)
+    words = _spelled_out(words, cls)
     config = apply_overrides(base, words, prog=f"prmkit {verb} [CONFIG.toml]", description=_description(cls, presets))
     return Request(config=config, dry_run=dry_run)
 
@@ -78,6 +79,18 @@ def _take_option(words: list[str], name: str) -> str | None:
                 raise ConfigError(f"{name} needs a value: {name} NAME")
             value = words.pop(at)
     return value
+
+
+def _has_task_name(cls: type) -> bool:
+    section = get_type_hints(cls).get("task")
+    return is_dataclass(section) and any(field.name == "name" for field in fields(section))
+
+
+def _spelled_out(words: Sequence[str], cls: type) -> list[str]:
+    """The words with `--task NAME` written as `--task.name NAME`, where a command asks for a task."""
+    if not _has_task_name(cls):
+        return list(words)
+    return [f"--task.name{word[6:]}" if word == "--task" or word.startswith("--task=") else word for word in words]
 
 
 def _algorithm(
@@ -96,6 +109,8 @@ def _description(cls: type, presets: Mapping[str, Algorithm] | None) -> str:
         "CONFIG.toml: states any of the values below; flags win over it.",
         "--dry-run: print the resolved configuration as TOML and stop.",
     ]
+    if _has_task_name(cls):
+        lines.append("--task NAME: short for --task.name NAME.")
     if presets is not None:
         lines.append(f"--preset NAME: the algorithm to start from, under the file and the flags: {', '.join(presets)}.")
     return "\n".join(lines)
