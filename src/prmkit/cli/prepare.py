@@ -26,7 +26,7 @@ def prepare(config: PrepareConfig) -> None:
     from prmkit.curate.run import prepare as run
     from prmkit.curate.sampling import ResponseCache
     from prmkit.curate.steps import Tools, make_steps
-    from prmkit.verify import make_verifier
+    from prmkit.verify import ComposedVerifier, make_verifier
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     out = check_out(config)
@@ -35,10 +35,12 @@ def prepare(config: PrepareConfig) -> None:
     with make_verifier(config.verifier) as verifier:
         tools = Tools(
             verifier=verifier,
-            model=cache(lambda model: _open_model(model, config.seed)),
+            model=lambda model: _open_model(model, config.seed),
             cache=cache(lambda: ResponseCache(path)),
             on_progress=lambda step: _progress(console, step),
         )
+        if isinstance(verifier, ComposedVerifier):
+            verifier.check([record.prompt() for record in records])
         steps = make_steps(config, tools)
         done = run(
             records, unread, steps, lambda count: console.print(f"{count.name}: {count.kept} of {count.records_in}")

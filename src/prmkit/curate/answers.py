@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from prmkit.curate.choices import chosen, find_options
 from prmkit.curate.config import AnswerConfig
 from prmkit.curate.record import Dropped, Outcome, Record
 from prmkit.data.types import Verdict
@@ -94,8 +95,7 @@ def _agreeing(
     records: Sequence[Record], config: AnswerConfig, verifier: Verifier, notes: Counter[str]
 ) -> list[Record | Dropped]:
     marked = [solution_answer(record.solution, config) if record.solution else None for record in records]
-    asked = [(r.prompt(), r.solution or "") for r, answer in zip(records, marked, strict=True) if answer]
-    verdicts = iter(verifier.verify(asked) if asked else [])
+    verdicts = iter(_verdicts([r for r, answer in zip(records, marked, strict=True) if answer], verifier))
     done: list[Record | Dropped] = []
     for record, answer in zip(records, marked, strict=True):
         if answer:
@@ -108,6 +108,21 @@ def _agreeing(
             detail = "the solution marks no final answer"
             done.append(Dropped(record=record, reason="no_answer_in_solution", detail=detail))
     return done
+
+
+def _verdicts(records: Sequence[Record], verifier: Verifier) -> list[Verdict]:
+    """The verifier's word on each solution. In multiple choice a solution may give letter or content of the row's option."""
+    found = verifier.verify([(record.prompt(), record.solution or "") for record in records]) if records else []
+    others: list[tuple[int, str]] = []
+    for k, (record, verdict) in enumerate(zip(records, found, strict=True)):
+        options = find_options(record.question, record.row) if verdict.reward != RIGHT else None
+        if options and (letter := chosen(record, options)):
+            others += [(k, letter), (k, options.texts[letter])]
+    asked = [(replace(records[k].prompt(), answer=answer), records[k].solution or "") for k, answer in others]
+    for (k, _), verdict in zip(others, verifier.verify(asked) if asked else [], strict=True):
+        if verdict.reward == RIGHT:
+            found[k] = verdict
+    return found
 
 
 def _compared(record: Record, answer: str, verdict: Verdict) -> Record | Dropped:

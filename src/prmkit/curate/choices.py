@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from prmkit.curate.config import ChoicesConfig
@@ -20,11 +21,14 @@ from prmkit.verify.spelling import normalise, same_text
 LETTERS = "ABCDEFGHIJ"
 LEAST_OPTIONS = 3
 """Two letters in brackets may be two points."""
+INLINE_CHARS = 80
+"""Options within a line are no longer; sentences that happen to end in A, B and C are."""
 _WRAP = r"(?:\\(?:text|textbf|textrm|mathbf|mathrm|bf|mbox)\s*\{\s*)"
 _STYLES = tuple(
     re.compile(pattern, re.MULTILINE)
     for pattern in (
-        rf"\$?\s*{_WRAP}*\(\s*{_WRAP}*([A-J])\s*\}}*\)\s*\}}*\s*[:.]?(?:\\ |~)*\s*\$?",
+        rf"\$?\s*(?:{_WRAP}+|(?<=quad)|(?<![A-Za-z0-9)\]}}])(?<!\b[A-Za-z] ))\(\s*{_WRAP}*([A-J])\s*\}}*\)\s*\}}*\s*[:.]?"
+        r"(?:\\ |~)*\s*\$?",  # not P(A), f(A)
         r"(?:^|(?<=\n))\s*([A-J])\s*[.):]\s+",
         r"(?:(?<=\s)|^)([A-J])[.)]\s+",
     )
@@ -81,6 +85,8 @@ def _run(question: str, style: re.Pattern[str]) -> Options | None:
             if mark.group(1) == LETTERS[len(run) : len(run) + 1]:
                 run.append(mark)
         if len(run) >= LEAST_OPTIONS:
+            if style is _STYLES[-1] and any(b.start() - a.end() > INLINE_CHARS for a, b in pairwise(run)):
+                continue
             ends = [mark.start() for mark in run[1:]] + [len(question)]
             texts = {m.group(1): _trimmed(question[m.end() : end]) for m, end in zip(run, ends, strict=True)}
             return Options(stem=question[: run[0].start()].rstrip(), texts=texts)
@@ -88,14 +94,15 @@ def _run(question: str, style: re.Pattern[str]) -> Options | None:
 
 
 def _trimmed(text: str) -> str:
+    """An option without spacing, and without what closes a formula or command that went round more than this option."""
     before = None
     while text != before:
         before, text = text, _EDGES.sub("", text)
-    while text.endswith("}") and text.count("}") > text.count("{"):  # of a command that went round letter and option
-        text = text[:-1].rstrip()
-    if text.count("$") % 2:  # the dollar sign of a formula that went round all options
-        text = text.strip().strip("$").strip()
-    return _EDGES.sub("", text).rstrip(".").strip()
+        if text.count("$") % 2:
+            text = text.removesuffix("$") if text.endswith("$") else text.removeprefix("$")
+        if text.endswith("}") and text.count("}") > text.count("{"):
+            text = text[:-1]
+    return text.rstrip(".").strip()
 
 
 def chosen(record: Record, options: Options) -> str | None:

@@ -213,8 +213,6 @@ class PrepareConfig:
                 raise ConfigError(
                     f'steps: "{name}" is no step; {nearest(name, STEPS)} (one\'s own is "module:function")'
                 )
-            if self.steps.count(name) > 1:
-                raise ConfigError(f'steps names "{name}" twice; its counts could not be told apart, so name it once')
         unset = ModelConfig()
         needs = {
             "difficulty": self.difficulty.model == unset,

@@ -5,6 +5,7 @@ PRIME filters by this online, in every RL step, and not before.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -48,6 +49,7 @@ def difficulty_step(
             params=config.sampling,
             seed=seed,
             batch_size=config.batch_size,
+            failures=config.failures,
             on_progress=on_progress,
         )
         pairs = [
@@ -64,7 +66,9 @@ def difficulty_step(
             kept.append(result) if isinstance(result, Record) else dropped.append(result)
         failures = [drop for drop in dropped if drop.reason == "not_sampled"]
         refuse_failures("difficulty", config.failures, failures, len(records))
-        return Outcome(kept=kept, dropped=dropped, samples=samples)
+        return Outcome(
+            kept=kept, dropped=dropped, notes=_histogram([*kept, *(d.record for d in dropped)]), samples=samples
+        )
 
     return run
 
@@ -87,6 +91,12 @@ def _judged(record: Record, verdicts: Sequence[Verdict], config: DifficultyConfi
     if accuracy > high + _ROUNDING:
         return Dropped(record=record, reason="too_easy", detail=f"accuracy {accuracy:.3f} is above {high:g}")
     return record
+
+
+def _histogram(records: Sequence[Record]) -> Counter[str]:
+    """How many questions have which accuracy."""
+    found = [record.found["difficulty"]["accuracy"] for record in records if "difficulty" in record.found]
+    return Counter(f"accuracy {accuracy:.3f}" for accuracy in sorted(found))
 
 
 def _line(record: Record, name: str, response: Sampled, verdict: Verdict) -> dict[str, object]:

@@ -71,6 +71,7 @@ def model_rewrite(
             params=config.sampling,
             seed=seed,
             batch_size=config.batch_size,
+            failures=config.failures,
             on_progress=on_progress,
         )
         failures = [drop for r, group in zip(records, groups, strict=True) if (drop := failed(r, group))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -83,7 +84,7 @@ def read_questions(source: NamedSource, key: str) -> list[tuple[str, str, str]]:
             if spec.read_row is not None:
                 question = str(read_prompt(row, spec, TEMPLATES["plain"]).meta["question"])
             else:
-                question, _ = _question(row, spec)
+                question = _question(row, spec)[0]
             found.append((_id(row, spec), row.where, question))
     except DataError as error:
         raise DataError(f"{key}: {error}") from None
@@ -143,10 +144,11 @@ def _rows(source: NamedSource, config: PrepareConfig) -> Iterator[Row | Unread]:
 
 def _record(row: Row, spec: TaskSpec) -> Record | Unread:
     try:
-        question, messages = _question(row, spec)
-        answer, solution = _answer(row, spec)
-        used = {name.partition(".")[0] for name in (*SOLUTION, *spec.answer, *spec.id, "id", "messages")}
-        used |= {part.removesuffix("?") for names in spec.question for part in names.split("+")}
+        _check_json(row)
+        question, messages, asked_by = _question(row, spec)
+        answer, solution, answered_by = _answer(row, spec)
+        used = {"id", "messages", "solution", "prepare", *asked_by, *answered_by}
+        earlier = {"earlier": row.fields["prepare"]} if "prepare" in row.fields else {}
         return Record(
             id=_id(row, spec),
             where=row.where,
@@ -157,9 +159,22 @@ def _record(row: Row, spec: TaskSpec) -> Record | Unread:
             judge="qa" if spec.judge == "qa" else "math",
             row=row.fields,
             kept_fields={key: value for key, value in row.fields.items() if key not in used},
+            found=earlier,
         )
     except DataError as error:
-        return Unread(where=row.where, reason=str(error), line=str(dict(row.fields)))
+        return Unread(where=row.where, reason=str(error), line=json.dumps(dict(row.fields), default=str))
+
+
+def _check_json(row: Row) -> None:
+    """Raises DataError for what could be read and not be written again."""
+    try:
+        json.dumps(dict(row.fields), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{row.where}: half of a surrogate pair, which UTF-8 cannot hold; mend the text") from None
+    except TypeError as error:
+        raise DataError(
+            f"{row.where}: a value that JSON lines cannot hold ({error}); change or remove its column"
+        ) from None
 
 
 def _id(row: Row, spec: TaskSpec) -> str:
@@ -170,33 +185,46 @@ def _id(row: Row, spec: TaskSpec) -> str:
     return id_field(row.fields, row.where, row.name)
 
 
-def _question(row: Row, spec: TaskSpec) -> tuple[str, tuple[Message, ...] | None]:
-    """The question, and the row's own turns where it has any. A field that is there and blank gives an empty question."""
-    turns = row.fields.get("messages", row.fields.get("prompt") if spec is ANY else None)
-    if isinstance(turns, list):
-        messages = read_messages(turns, row.where)
-        return messages[-1].content, messages
-    alone = [name for name in spec.question if "+" not in name and name in row.fields]
-    if alone and not any(str(row.fields[name] or "").strip() for name in alone):
-        return "", None
-    return question_text(row, spec), None
+def _question(row: Row, spec: TaskSpec) -> tuple[str, tuple[Message, ...] | None, set[str]]:
+    """The question, the row's own turns where it has any, and the fields that they stand in.
+
+    A field that is there and blank gives an empty question.
+    """
+    place = "messages" if "messages" in row.fields else "prompt"
+    turns = row.fields.get(place)
+    messages = (
+        read_messages(turns, row.where) if isinstance(turns, list) and (place == "messages" or spec is ANY) else None
+    )
+    names = [part.removesuffix("?") for joint in spec.question for part in joint.split("+")]
+    there = [name for name in names if name in row.fields and not (messages and name == place)]
+    if messages and not there:
+        return messages[-1].content, messages, {place}
+    if there and all(_blank(row.fields[name]) for name in there):
+        return "", messages, {place, *there}
+    plain = Row({key: value for key, value in row.fields.items() if not (messages and key == place)}, *row[1:])
+    used = next((joint for joint in spec.question if _has(plain, joint)), "")
+    return question_text(plain, spec), messages, {part.removesuffix("?") for part in used.split("+")}
 
 
-def _answer(row: Row, spec: TaskSpec) -> tuple[str, str | None]:
-    """Answer (empty where there is none) and worked solution; GSM8K keeps both in one field."""
+def _has(row: Row, joint: str) -> bool:
+    """Whether `question_text` finds its question in these fields."""
+    return all(name.endswith("?") or not _blank(pick(row.fields, name)) for name in joint.split("+"))
+
+
+def _answer(row: Row, spec: TaskSpec) -> tuple[str, str | None, set[str]]:
+    """Answer (empty where there is none), worked solution, and the field of the answer; GSM8K keeps both in one field."""
     solution = _solution(row.fields)
     fields = [name for name in spec.answer if name not in SOLUTION]
-    value = next((found for name in fields if not _blank(found := pick(row.fields, name))), None)
-    if value is None:
-        return "", solution
+    name = next((name for name in fields if not _blank(pick(row.fields, name))), "")
+    if not name:
+        return "", solution, set()
+    value = pick(row.fields, name)
     if isinstance(value, str) and MARK in value:
         worked, _, answer = value.rpartition(MARK)
         if "\n" not in answer.strip():
-            return answer.strip(), CALCULATOR.sub(
-                "", value
-            ).strip() if solution is None and worked.strip() else solution
-    read = spec.read_answer or joined
-    return read(value, row.where), solution
+            own = CALCULATOR.sub("", value).strip() if worked.strip() else None
+            return answer.strip(), solution or own, {name}
+    return (spec.read_answer or joined)(value, row.where), solution, {name}
 
 
 def _solution(fields: Mapping[str, Any]) -> str | None:

@@ -46,7 +46,11 @@ class Record:
         was = {"question": self.question, "answer": self.answer}
         if self.solution is not None:
             was["solution"] = self.solution
-        messages = self.messages and (*self.messages[:-1], replace(self.messages[-1], content=question))
+        messages = self.messages
+        if messages:
+            last = messages[-1].content
+            content = last.replace(self.question, question) if self.question in last else question
+            messages = (*messages[:-1], replace(messages[-1], content=content))
         record = replace(self, question=question, answer=answer, solution=solution, messages=messages)
         return record.with_found(step, {"was": was})
 

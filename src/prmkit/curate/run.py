@@ -19,6 +19,7 @@ from prmkit.curate.read import Unread, named_source
 from prmkit.curate.record import Dropped, Outcome, Record, Step
 from prmkit.data.jsonl import write_jsonl
 from prmkit.errors import CheckpointError, ConfigError, DataError
+from prmkit.evaluate.run import data_hash
 
 READ = "read"
 """The step's name of rows that could not be read."""
@@ -42,6 +43,8 @@ class Prepared:
     """What went in, what came out, and what did not."""
 
     rows: int
+    read_sha256: str
+    """Of the questions and answers that came in, as `prmkit eval` hashes its questions."""
     kept: list[Record]
     dropped: list[tuple[str, Dropped]]
     """(step, drop), in the order of the steps."""
@@ -80,7 +83,13 @@ def prepare(
         dropped += [(step.name, drop) for drop in outcome.dropped]
         samples += outcome.samples
     return Prepared(
-        rows=len(records) + len(unread), kept=left, dropped=dropped, unread=list(unread), counts=counts, samples=samples
+        rows=len(records) + len(unread),
+        read_sha256=data_hash([record.prompt() for record in records]),
+        kept=left,
+        dropped=dropped,
+        unread=list(unread),
+        counts=counts,
+        samples=samples,
     )
 
 
@@ -155,7 +164,7 @@ def prompt_row(record: Record) -> dict[str, Any]:
         row["solution"] = record.solution
     if record.messages is not None:
         row["messages"] = [{"role": message.role, "content": message.content} for message in record.messages]
-    others = {key: value for key, value in record.kept_fields.items() if key not in row and key != "prepare"}
+    others = {key: value for key, value in record.kept_fields.items() if key not in row}
     return {**row, **others, "prepare": {"source": record.where, **record.found}}
 
 
@@ -204,6 +213,7 @@ def counts_json(done: Prepared, config: PrepareConfig) -> dict[str, Any]:
         "against_sha256": {
             text: file_hash(named_source(text, "contamination.against").place) for text in config.contamination.against
         },
+        "read_sha256": done.read_sha256,
         "prompts_sha256": _rows_hash(map(prompt_row, done.kept)),
     }
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prmkit.curate.record import Dropped, Record
 from prmkit.data.types import FinishReason, Prompt, Rollout, SamplingParams
@@ -102,13 +102,15 @@ def sample_all(
     params: SamplingParams,
     seed: int,
     batch_size: int,
+    failures: Literal["stop", "drop"] = "stop",
     on_progress: OnProgress = lambda done, total: None,
 ) -> list[list[Sampled]]:
     """n responses to each prompt, in order; from the cache where they are there.
 
     A question's seed follows from `seed` and its content, so neither its place nor its company decides its luck. Where a
     model works in batches, one of which some questions are missing is sampled as a whole: the rounding of a forward pass
-    depends a little on what shares it. A prompt that the model cannot read fails alone.
+    depends a little on what shares it. A prompt that the model cannot read fails alone. Raises SamplingError when a server gives
+    nothing at all to a batch, unless `failures` is drop.
     """
     identity = {"format": FORMAT, "model": dict(model.identity), "params": asdict(params), "n": n, "seed": seed}
     keys = [_key(identity, prompt) for prompt in prompts]
@@ -123,7 +125,13 @@ def sample_all(
         missing = [key for key in part if key not in found]
         if not missing:
             continue
-        fresh = _sampled(model.sampler, {key: unique[key] for key in (part if together else missing)}, n, params, seed)
+        asked = {key: unique[key] for key in (part if together else missing)}
+        try:
+            fresh = _sampled(model.sampler, asked, n, params, seed)
+        except SamplingError as error:
+            if failures == "stop":
+                raise
+            fresh = {key: [Sampled(text="", finish="error", failure=str(error))] * n for key in asked}
         new = {key: fresh[key] for key in missing}
         cache.write(new)
         found |= new
@@ -165,7 +173,9 @@ def _nothing(prompts: Sequence[Prompt], params: SamplingParams) -> None:
 
 def _plain(rollout: Rollout) -> Sampled:
     failure = (rollout.failure or "the sampler failed") if rollout.finish == "error" else ""
-    return Sampled(text=rollout.text, finish=rollout.finish, failure=failure)
+    # half a surrogate pair, which a model may well write, has no UTF-8
+    text = rollout.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return Sampled(text=text, finish=rollout.finish, failure=failure)
 
 
 def failed(record: Record, responses: Sequence[Sampled]) -> Dropped | None:

@@ -54,6 +54,7 @@ def verifiability_step(
                 params=config.sampling,
                 seed=seed,
                 batch_size=config.batch_size,
+                failures=config.failures,
                 on_progress=on_progress,
             )
             for group, responses in zip(groups, found, strict=True):

@@ -1,0 +1,198 @@
+"""Questions that are there twice, in the source or in an evaluation set: against brute force, and pair by pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prepare_setup import kept, reasons, record, verifier, write
+
+from prmkit.curate.config import ContaminationConfig, DuplicatesConfig
+from prmkit.curate.contamination import contamination_step
+from prmkit.curate.duplicates import duplicates_step, similar_pairs
+from prmkit.curate.record import Outcome, Record
+from prmkit.curate.words import key, words
+from prmkit.errors import ConfigError, DataError
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ("What is $2+3$?", "what  is 2 + 3 ?", True),
+        (r"Find $\dfrac{1}{2}\left(x\right)$.", r"Find $\frac{1}{2} (x)$", True),
+        ("Find x-1.", "Find x+1.", False),
+        ("Find 3.5 apples", "Find 35 apples", False),
+        ("Find $x_1$", "Find $x_2$", False),
+        ("\u5c0f\u660e\u67093\u4e2a\u82f9\u679c\u3002", "\u5c0f\u660e\u6709 3 \u4e2a\u82f9\u679c", True),
+        ("\uff12\uff0b\uff13", "2+3", True),
+    ],
+)
+def test_spelling_is_left_out_and_content_is_not(a: str, b: str, same: bool) -> None:
+    assert (key(a) == key(b)) == same
+
+
+def test_scripts_without_spaces_have_a_word_for_each_character() -> None:
+    assert words("\u5c0f\u660e\u670912\u4e2a") == ["\u5c0f", "\u660e", "\u6709", "12", "\u4e2a"]
+
+
+def jaccard(a: list[str], b: list[str], n: int) -> float:
+    """By the definition, on sets of tuples."""
+    sets = [{tuple(x[i : i + n]) for i in range(len(x) - n + 1)} or {tuple(x)} for x in (a, b)]
+    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=9), max_size=8),
+    st.integers(1, 3),
+    st.sampled_from([0.3, 0.5, 2 / 3, 0.8, 1.0]),
+)
+def test_no_similar_pair_is_missed_and_none_is_made_up(texts: list[list[str]], n: int, least: float) -> None:
+    found = [(i, j) for i, j, _ in similar_pairs(texts, n=n, least=least)]
+    every = [(i, j) for j in range(len(texts)) for i in range(j) if jaccard(texts[i], texts[j], n) >= least - 1e-9]
+    assert found == every
+
+
+def deduplicated(*records: Record, **options: Any) -> Outcome:
+    return duplicates_step(DuplicatesConfig(**options), verifier())(records)
+
+
+def test_the_first_of_equal_questions_stays() -> None:
+    rows = [record("What is 2+2?", "4", "a"), record("what is $2 + 2$", "4.0", "b"), record("What is 2-2?", "0", "c")]
+    outcome = deduplicated(*rows)
+    assert (kept(outcome), reasons(outcome)) == (["a", "c"], {"b": "duplicate"})
+    assert outcome.dropped[0].more == {"same_as": {"id": "a", "source": "q.jsonl:a"}}
+
+
+CONFLICT = [
+    record("What is 2+2?", "4", "a"),
+    record("What is 2+2", r"\frac{8}{2}", "b"),
+    record("what is 2+2?", "5", "c"),
+]
+
+
+@pytest.mark.parametrize(
+    ("mode", "dropped"),
+    [
+        ("drop", {"a": "conflict", "b": "conflict", "c": "conflict"}),
+        ("first", {"b": "duplicate", "c": "conflict"}),
+        ("keep", {"b": "duplicate"}),
+    ],
+)
+def test_one_question_with_different_answers(mode: str, dropped: dict[str, str]) -> None:
+    outcome = deduplicated(*CONFLICT, conflicts=mode, near=0)
+    assert reasons(outcome) == dropped
+    details = [drop.detail for drop in outcome.dropped if drop.reason == "conflict"]
+    assert all("'4' (q.jsonl:a), '5' (q.jsonl:c)" in detail for detail in details)
+
+
+LONG = "A train leaves the station at 9 and drives for 4 hours at a speed of 80 km per hour until it stops. How far is that?"
+
+
+def test_near_duplicates_have_the_same_numbers_and_the_same_answer() -> None:
+    rows = [
+        record(LONG, "320", "first"),
+        record(LONG.replace("drives", "travels"), "320", "near"),
+        record(LONG.replace("80", "90"), "360", "numbers"),
+        record(LONG.replace("far", "long"), "4", "other"),
+    ]
+    outcome = deduplicated(*rows, near=0.7)
+    assert reasons(outcome) == {"near": "near_duplicate"}
+    assert outcome.notes["near duplicates with another answer, kept"] == 1
+    # 27 words have 25 trigrams; another word in the middle changes 3 of them: 22 of 28 are shared
+    assert f"similarity {22 / 28:.3f}" in outcome.dropped[0].detail
+    assert len(words(LONG)) == 27
+    assert kept(deduplicated(*rows, near=0.8)) == ["first", "near", "numbers", "other"]
+    template = [record(LONG, "320", "first"), record(LONG.replace("80", "90"), "320", "variant")]
+    assert reasons(deduplicated(*template, near=0.7, same_numbers=False)) == {"variant": "near_duplicate"}
+
+
+def test_what_is_near_only_to_a_dropped_question_stays() -> None:
+    tokens = [a + b for a in "abcde" for b in "klmnopqr"]
+    texts = [tokens, [*tokens[:39], "x"], [*tokens[:38], "y", "x"]]
+    rows = [record(" ".join(text), "5", str(i)) for i, text in enumerate(texts)]
+    # trigrams shared of 38: 37 (37/39 = 0.949), 36 with the second (36/40 = 0.9), 36 with the first (0.9)
+    assert reasons(deduplicated(*rows, near=0.93)) == {"1": "near_duplicate"}
+
+
+EVALUATION = [
+    {"unique_id": "e/1", "problem": LONG, "answer": "320"},
+    {"unique_id": "e/2", "problem": "Compute $2+2$.", "answer": "4"},
+]
+
+
+def test_evaluation_questions_are_found_whole_and_in_part(tmp_path: Path) -> None:
+    path = write(tmp_path / "eval.jsonl", EVALUATION)
+    rows = [
+        record(f"Listen. {LONG} And how long?", name="part"),
+        record("compute 2 + 2", name="whole"),
+        record("Compute $2+2$ and double it.", name="short"),
+        record("A train leaves the station at 9 and drives for 4 hours or so.", name="twelve"),
+    ]
+    outcome = contamination_step(ContaminationConfig(against=(f"math500={path}",)))(rows)
+    assert reasons(outcome) == {"part": "overlap", "whole": "same_question"}
+    first = outcome.dropped[0].more["evaluation"]
+    assert (first["set"], first["id"], first["source"]) == ("math500", "e/1", f"{path}:1")
+    assert first["words"] == "a train leaves the station at 9 and drives for 4 hours at"
+    assert outcome.notes["evaluation questions compared with"] == 2
+
+
+def test_thirteen_words_are_needed(tmp_path: Path) -> None:
+    path = write(tmp_path / "eval.jsonl", [{"question": "a b c d e f g h i j k l m n o", "answer": "1"}])
+    rows = [record("x a b c d e f g h i j k l y", name="12"), record("x a b c d e f g h i j k l m y", name="13")]
+    step = contamination_step(ContaminationConfig(against=(str(path),)))
+    assert reasons(step(rows)) == {"13": "overlap"}
+    assert reasons(contamination_step(ContaminationConfig(against=(str(path),), n=12))(rows)) == {
+        "12": "overlap",
+        "13": "overlap",
+    }
+
+
+def test_phrases_of_the_field_count_for_nothing(tmp_path: Path) -> None:
+    phrase = "can be written as m over n where m and n are relatively prime integers"
+    path = write(tmp_path / "eval.jsonl", [{"question": f"The area {phrase}", "answer": "1"}])
+    rows = [record(f"Variant {i} {phrase}", name=str(i)) for i in range(4)]
+    assert kept(contamination_step(ContaminationConfig(against=(str(path),), common=3))(rows)) == ["0", "1", "2", "3"]
+    assert kept(contamination_step(ContaminationConfig(against=(str(path),), common=4))(rows)) == []
+    assert kept(contamination_step(ContaminationConfig(against=(str(path),), common=0))(rows)) == []
+
+
+def test_signs_are_no_words_of_an_ngram(tmp_path: Path) -> None:
+    formula = r"\[ f(x) = \left\{ \begin{array}{cl} -x + 1 & x < 0 \end{array} \right. \]"
+    path = write(tmp_path / "eval.jsonl", [{"question": f"Let {formula} Find $f(3)$.", "answer": "1"}])
+    outcome = contamination_step(ContaminationConfig(against=(str(path),)))(
+        [record(f"Take {formula} Is it even?", name="a")]
+    )
+    assert kept(outcome) == ["a"]
+
+
+def test_without_evaluation_sets_the_step_says_that_it_did_nothing() -> None:
+    outcome = contamination_step(ContaminationConfig())([record("Q?")])
+    assert "nothing was compared" in outcome.warning
+
+
+@pytest.mark.parametrize(
+    ("against", "kind", "message"),
+    [
+        ("missing.jsonl", DataError, "contamination.against: missing.jsonl: no such file"),
+        (
+            "math50=missing.jsonl",
+            ConfigError,
+            'contamination.against: "math50" in "math50=missing.jsonl" is no task; did you mean',
+        ),
+        ("mgsm=hub", ConfigError, "give a file, or TASK:PART"),
+    ],
+)
+def test_evaluation_sets_that_cannot_be_read(against: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        contamination_step(ContaminationConfig(against=(against,)))
+    assert message in str(caught.value)
+
+
+def test_an_evaluation_row_without_a_question_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "eval.jsonl", [{"question": "fine", "answer": "1"}, {"text": "other", "answer": "1"}])
+    with pytest.raises(DataError, match=rf"{path}:2: no question"):
+        contamination_step(ContaminationConfig(against=(str(path),)))
