@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import subprocess
@@ -13,13 +14,18 @@ from typing import Any
 import pytest
 from prm_judge import Echo, pool, scored, solution
 from prm_models import language_model
+from rich.console import Console
 
+from prmkit.cli.eval_prm import _matrix_json
+from prmkit.cli.eval_prm_tables import tables
 from prmkit.cli.main import main
 from prmkit.data.formats import write_solutions
 from prmkit.data.prm_spec import PRMSpec, write_spec
 from prmkit.data.types import Group, Message, Prompt, RewardKind, Solution
 from prmkit.errors import ConfigError, DataError
 from prmkit.evaluate.prm import EvalPRMConfig, EvalSet, ModelScores, build_card, pool_set, score_solutions
+from prmkit.evaluate.prm.languages import language_matrices
+from prmkit.report.card import render_card
 
 EXCERPTS = Path(__file__).parent / "data" / "formats"
 FAST: dict[str, Any] = {"bootstrap": 40, "draws": 20}
@@ -109,7 +115,7 @@ def test_a_threshold_on_a_prm_bench_set_maximises_its_score() -> None:
 def test_a_threshold_cannot_be_chosen_where_nothing_is_wrong() -> None:
     data = sets()
     data[0] = EvalSet(name="easy", task="process_bench", solutions=[solution([0.5], [1.0])])
-    with pytest.raises(DataError, match=r'threshold = "easy": a has scores for no wrong, or for no right, item there'):
+    with pytest.raises(DataError, match=r'threshold = "easy": no threshold is best for a there'):
         build_card(config(threshold="easy"), data, [judged("a", data)])
 
 
@@ -226,9 +232,68 @@ def test_numbers_by_language() -> None:
     assert {language: found["num"] for language, found in metrics["best of 4: majority"].items()} == {"de": 3, "sw": 4}
     alone = [EvalSet(name="easy", task="process_bench", solutions=labelled(20, 2, "sw"))]
     expected = build_card(config(process_bench=("easy=1",), prm_bench=(), pools=()), alone, [judged("de", alone)])
-    assert metrics["first-error F1"]["sw"] == expected["first_errors"]["sets"]["easy"]["de"]["value"]["f1"]
+    assert metrics["first-error F1"]["sw"] == {
+        **expected["first_errors"]["sets"]["easy"]["de"]["value"]["f1"],
+        "in_sample": False,
+    }
     with pytest.raises(DataError, match="languages names fr, but the data hold de, sw"):
         build_card(config(process_bench=("easy=1",), prm_bench=(), languages=("fr",)), data, [judged("de", data)])
+
+
+def test_the_set_of_the_choice_is_in_no_number_by_language_that_others_give() -> None:
+    """German is in two sets, Swahili only in the one that the threshold is chosen on, so its number is marked."""
+    tuned = EvalSet(name="tuned", task="process_bench", solutions=[*labelled(20, 1, "de"), *labelled(20, 2, "sw")])
+    held_out = EvalSet(name="other", task="process_bench", solutions=labelled(20, 3, "de"))
+    data = [tuned, held_out]
+    settings = config(
+        process_bench=("tuned=1", "other=2"), prm_bench=(), pools=(), languages=("all",), threshold="tuned"
+    )
+    card = build_card(settings, data, [judged("a", data)])
+    found = card["languages"]["a"]["metrics"]["first-error F1"]
+    alone = card["first_errors"]["sets"]["other"]["a"]["value"]["f1"]
+    assert found["de"] == {**alone, "in_sample": False}
+    assert (found["sw"]["in_sample"], found["sw"]["num"]) == (True, 20)
+    assert card["first_errors"]["mean"]["a"]["value"]["in_sample"]
+    assert not card["first_errors"]["held_out_mean"]["a"]["value"]["in_sample"]
+    (matrix,) = language_matrices([card])
+    assert [cell and cell.in_sample for cell in matrix.cells[0]] == [False, True]
+    assert matrix.in_sample_means == ("unknown",)
+    shown = render_card({**card, "versions": {"prmkit": "0"}, "commit": "c", "matrices": [_matrix_json(matrix)]})
+    row = shown[shown.index('<table class="matrix">') :].split("</tr>")[1]
+    assert row.count("in-sample") == 2  # Swahili, and the mean with it
+    console = Console(width=200, file=io.StringIO())
+    console.print(
+        next(table for table in tables({**card, "matrices": [_matrix_json(matrix)]}) if "language" in str(table.title))
+    )
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "*: in-sample" in text
+    assert text.count(f"{found['sw']['mean']:.3f}*") == 1
+    assert f"{found['de']['mean']:.3f}*" not in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "message"),
+    [
+        ([([0.9], [1.0])] * 3, "process_bench", "of its 3 solutions 3 have a score (3 without a wrong step, 0 with one, 0 whose"),
+        ([([0.1], [0.0])] * 2, "process_bench", "(0 without a wrong step, 2 with one, 0 whose labels do not say)"),
+        ([([0.9], [1.0]), ([0.9, 0.9], [1.0, None])], "process_bench", "(1 without a wrong step, 0 with one, 1 whose labels"),
+        (
+            [(["?"], [0.0]), (["?"], [0.0]), ([0.9], [1.0])],
+            "process_bench",
+            "of its 3 solutions 1 have a score (1 without a wrong step, 0 with one, 0 whose labels do not say), 2 have none, the "
+            "first 's0': a step is ?; choose another set, or give a number",
+        ),
+        ([([0.9, 0.8], [1.0, 1.0])], "prm_bench", "wrong steps with scores: of its 1 solutions 1 have a score (2 right steps, 0 wrong steps)"),
+    ],
+)  # fmt: skip
+def test_a_set_that_no_threshold_can_be_chosen_on_says_what_it_holds(rows: Any, task: Any, message: str) -> None:
+    solutions = [solution(scores, labels, name=f"s{k}", question=f"q{k}") for k, (scores, labels) in enumerate(rows)]
+    data = [EvalSet(name="easy", task=task, solutions=solutions)]
+    named: dict[str, Any] = {"process_bench": (), "prm_bench": (), "pools": (), task: ("easy=1",)}
+    with pytest.raises(DataError) as caught:
+        build_card(config(**named, threshold="easy"), data, [judged("a", data)])
+    assert 'threshold = "easy": no threshold is best for a there' in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -206,4 +206,9 @@ def _matrices(config: EvalPRMConfig, cards: Sequence[Mapping[str, Any]]) -> list
 
 
 def _matrix_json(matrix: LanguageMatrix) -> dict[str, Any]:
-    return {**asdict(matrix), "means": matrix.means, "row_means": list(matrix.row_means)}
+    return {
+        **asdict(matrix),
+        "means": matrix.means,
+        "in_sample_means": list(matrix.in_sample_means),
+        "row_means": list(matrix.row_means),
+    }

@@ -82,11 +82,16 @@ def _pools_title(name: str, found: Mapping[str, Any]) -> str:
 
 
 def _matrix(matrix: Mapping[str, Any]) -> Table:
-    table = _table(f"{matrix['metric']}, by language", "model", "trained on", *matrix["columns"], "mean")
+    marked = any(cell is not None and cell.get("in_sample") for cells in matrix["cells"] for cell in cells)
+    note = " (*: in-sample, of the set that the threshold was chosen on)" if marked else ""
+    table = _table(f"{matrix['metric']}, by language{note}", "model", "trained on", *matrix["columns"], "mean")
     rows = zip(matrix["rows"], matrix["trained_on"], matrix["cells"], matrix["row_means"], strict=True)
     for name, trained, cells, mean in rows:
-        values = ("-" if cell is None else f"{cell['value']:.3f}" for cell in cells)
-        _add(table, name, "+".join(trained) or "-", *values, "-" if mean is None else f"{mean:.3f}")
+        stars = ["*" if cell is not None and cell.get("in_sample") else "" for cell in cells]
+        values = (
+            "-" if cell is None else f"{cell['value']:.3f}{star}" for cell, star in zip(cells, stars, strict=True)
+        )
+        _add(table, name, "+".join(trained) or "-", *values, "-" if mean is None else f"{mean:.3f}{max(stars)}")
     return table
 
 

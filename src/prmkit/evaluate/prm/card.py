@@ -85,8 +85,10 @@ def first_errors(work: Work) -> dict[str, Any]:
             held_out = [name for name in splits if name != work.thresholds[model.name][reading].chosen_on]
             for key, names in (("mean", splits), ("held_out_mean", held_out)):
                 parts = [work.first_error_tallies(model, model.scored[name], reading) for name in names]
-                interval = estimate_mean(parts, harmonic, work.resampling)
-                found[key].setdefault(model.name, {})[reading] = interval_json(interval)
+                interval = interval_json(estimate_mean(parts, harmonic, work.resampling))
+                in_sample = key == "mean" and len(held_out) < len(splits)
+                told = None if interval is None else {**interval, "in_sample": in_sample}
+                found[key].setdefault(model.name, {})[reading] = told
     return found
 
 

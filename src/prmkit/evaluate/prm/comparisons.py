@@ -13,7 +13,7 @@ from prmkit.evaluate.prm.prm_bench import prm_score
 from prmkit.evaluate.prm.process_bench import harmonic
 from prmkit.evaluate.prm.scored import problem_key
 from prmkit.evaluate.prm.sets import ModelScores, languages_of, of_language
-from prmkit.evaluate.prm.work import Work, headline, interval_json
+from prmkit.evaluate.prm.work import Work, headline
 
 SHARED_CONTROLS = ("majority", "pool reward")
 """Controls that every model's best-of-N is compared with."""
@@ -51,7 +51,10 @@ def differences(work: Work) -> list[dict[str, Any]]:
 
 
 def by_language(work: Work) -> dict[str, Any]:
-    """Model -> its training languages, and each metric by test language, over all sets of a task."""
+    """Model -> its training languages, and each metric by test language, over all sets of a task.
+
+    The set that the threshold was chosen on is left out; where no other set gives the number it is there, `in_sample`.
+    """
     languages = languages_of(work.config, work.sets)
     trained = work.config.trained_languages
     return {
@@ -107,35 +110,53 @@ def _mean_harmonic(sums: Sequence[float]) -> float | None:
     return math.fsum(defined) / len(values) if len(defined) == len(values) else None
 
 
+class ByLanguage(NamedTuple):
+    """One metric in one language."""
+
+    metric: str
+    language: str
+    statistic: Statistic
+    tallies: Sequence[Tally]
+    in_sample: bool
+
+
 def _language_metrics(work: Work, model: ModelScores, languages: Sequence[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for metric, language, statistic, tallies in _by_language(work, model, languages):
-        interval = estimate(tallies, statistic, work.resampling)
+    for one in _by_language(work, model, languages):
+        if one.language in found.get(one.metric, {}):
+            continue  # the sets that no threshold was chosen on come first
+        interval = estimate(one.tallies, one.statistic, work.resampling)
         if interval is not None:
-            found.setdefault(metric, {})[language] = interval_json(interval)
+            found.setdefault(one.metric, {})[one.language] = {**asdict(interval), "in_sample": one.in_sample}
     return found
 
 
-def _by_language(
-    work: Work, model: ModelScores, languages: Sequence[str]
-) -> Iterator[tuple[str, str, Statistic, Sequence[Tally]]]:
+def _by_language(work: Work, model: ModelScores, languages: Sequence[str]) -> Iterator[ByLanguage]:
+    """The sets of a task together, without the one that the threshold was chosen on; then with it, which is in-sample and the
+    only number where the others define none."""
     reading = headline(model)
+    chosen_on = work.thresholds[model.name][reading].chosen_on
     for language in languages:
-        located = [
-            Tally((one.name, t.item), t.problem, t.counts)
+        located = {
+            one.name: work.first_error_tallies(model, of_language(one, model, language), reading)
             for one in work.of("process_bench")
-            for t in work.first_error_tallies(model, of_language(one, model, language), reading)
-        ]
-        yield "first-error F1", language, harmonic, located
-        judged = [
-            Tally((one.name, t.item), t.problem, t.counts)
+        }
+        judged = {
+            one.name: work.step_tallies(model, of_language(one, model, language), reading)
             for one in work.of("prm_bench", "steps")
-            for t in work.step_tallies(model, of_language(one, model, language), reading)
-        ]
-        yield "PRMScore", language, prm_score, judged
-    chosen = _chosen_by_language(work, model, languages)
-    for (metric, language), tallies in chosen.items():
-        yield metric, language, mean_of, tallies
+        }
+        for metric, statistic, by_set in (("first-error F1", harmonic, located), ("PRMScore", prm_score, judged)):
+            held_out = {name: tallies for name, tallies in by_set.items() if name != chosen_on}
+            yield ByLanguage(metric, language, statistic, _pooled(held_out), False)
+            if chosen_on in by_set:
+                yield ByLanguage(metric, language, statistic, _pooled(by_set), True)
+    for (metric, language), tallies in _chosen_by_language(work, model, languages).items():
+        yield ByLanguage(metric, language, mean_of, tallies, False)
+
+
+def _pooled(by_set: Mapping[str, Sequence[Tally]]) -> list[Tally]:
+    """Items are told apart by set and place."""
+    return [Tally((name, t.item), t.problem, t.counts) for name, tallies in by_set.items() for t in tallies]
 
 
 def _chosen_by_language(work: Work, model: ModelScores, languages: Sequence[str]) -> dict[tuple[str, str], list[Tally]]:

@@ -22,6 +22,8 @@ class Cell:
     high: float
     num: int
     design: Design
+    in_sample: bool = False
+    """Whether the set that the threshold was chosen on is part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,13 @@ class LanguageMatrix:
         for cell in (cell for row in self.cells for cell in row if cell is not None):
             found.setdefault(cell.design, []).append(cell.value)
         return {design: fmean(values) for design, values in found.items()}
+
+    @property
+    def in_sample_means(self) -> tuple[Design, ...]:
+        """The designs whose mean has an in-sample cell."""
+        return tuple(
+            dict.fromkeys(cell.design for row in self.cells for cell in row if cell is not None and cell.in_sample)
+        )
 
     @property
     def row_means(self) -> tuple[float | None, ...]:
@@ -101,4 +110,11 @@ def _matrix(metric: str, models: Mapping[str, Mapping[str, Any]]) -> LanguageMat
 def _cell(interval: Mapping[str, Any] | None, design: Design) -> Cell | None:
     if interval is None:
         return None
-    return Cell(value=interval["mean"], low=interval["low"], high=interval["high"], num=interval["num"], design=design)
+    return Cell(
+        value=interval["mean"],
+        low=interval["low"],
+        high=interval["high"],
+        num=interval["num"],
+        design=design,
+        in_sample=bool(interval.get("in_sample", False)),
+    )

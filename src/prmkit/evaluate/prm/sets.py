@@ -11,7 +11,8 @@ from prmkit.errors import DataError
 from prmkit.evaluate.prm.config import EvalPRMConfig
 from prmkit.evaluate.prm.prm_bench import best_step_threshold, in_total, judge_steps
 from prmkit.evaluate.prm.process_bench import best_threshold, locate
-from prmkit.evaluate.prm.scored import Reading, Scored, as_probability, as_score, readings
+from prmkit.evaluate.prm.scored import Reading, Scored, as_probability, as_score, first_error, readings
+from prmkit.protocols import Unscored
 
 Task = Literal["process_bench", "prm_bench", "steps", "pools"]
 
@@ -88,12 +89,34 @@ def _threshold(config: EvalPRMConfig, sets: Sequence[EvalSet], model: ModelScore
         objective, best = "first-error F1", best_threshold(locate(scored, reading, config.neutral))
     if best is None:
         raise DataError(
-            f'threshold = "{chosen.name}": {model.name} has scores for no wrong, or for no right, item there, so no threshold '
-            "is best; choose another set, or give a number"
+            f'threshold = "{chosen.name}": no threshold is best for {model.name} there, which takes right and wrong '
+            f"{'steps' if chosen.task == 'prm_bench' else 'solutions'} with scores: {_what_is_there(scored, chosen, config)}; "
+            "choose another set, or give a number"
         )
     score, value = best
     probability = as_probability(score, model.kind, config.temperature)
     return Threshold(score=score, probability=probability, chosen_on=chosen.name, objective=objective, best=value)
+
+
+def _what_is_there(scored: Sequence[Scored], chosen: EvalSet, config: EvalPRMConfig) -> str:
+    """Counts of what a threshold is chosen from, and the first reason for having no score."""
+    unscored = [row for row in scored if isinstance(row.rewards, Unscored)]
+    rest = [row for row in scored if not isinstance(row.rewards, Unscored)]
+    if chosen.task == "prm_bench":
+        steps = [right for item in in_total(judge_steps(rest, "value", config.neutral)) for _, right in item.steps]
+        counts = [f"{steps.count(True)} right steps", f"{steps.count(False)} wrong steps"]
+    else:
+        truths = [first_error(row.solution, config.neutral) for row in rest]
+        counts = [
+            f"{truths.count(-1)} without a wrong step",
+            f"{sum(truth is not None and truth >= 0 for truth in truths)} with one",
+            f"{truths.count(None)} whose labels do not say",
+        ]
+    said = f"of its {len(scored)} solutions {len(rest)} have a score ({', '.join(counts)})"
+    if unscored and isinstance(unscored[0].rewards, Unscored):
+        first = unscored[0].rewards
+        said += f", {len(unscored)} have none, the first {first.id!r}: {first.reason}"
+    return said
 
 
 def of_language(one: EvalSet, model: ModelScores, language: str) -> list[Scored]:
