@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -331,21 +332,33 @@ NASTY = [
 ]  # fmt: skip
 
 
+def processor_time_of_workers() -> float:
+    """Seconds of all ended children of this process."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.slow
 def test_nasty_answers_all_get_a_verdict_in_time() -> None:
-    timeout_s = 0.5
+    """Processor time of the workers, and not the clock: a busy machine stretches the latter alone.
+
+    A worker that were not killed at its deadline would use more than one deadline's worth; one that waits, and so uses none,
+    would keep this call from ending.
+    """
+    timeout_s, start_s = 0.5, 3.0  # an interpreter with sympy starts in 1 to 2 seconds of processor time
+    before = processor_time_of_workers()
     with MathVerifier(workers=2, timeout_s=timeout_s) as verifier:
-        verifier.verify([item(r"\boxed{1+x}", "x+1")])
-        start = time.monotonic()
         verdicts = verifier.verify([item(rf"\boxed{{{answer}}}", "x+1") for answer in NASTY])
-        took = time.monotonic() - start
-        after = verifier.verify([item(r"\boxed{1+x}", "x+1"), item(r"\boxed{x-1}", "x+1")])
+        easy, right = [item(r"\boxed{1+x}", "x+1"), item(r"\boxed{x-1}", "x+1")], [1.0, 0.0]
+        assert eventually(lambda: [verdict.reward for verdict in verifier.verify(easy)] == right, within_s=60.0)
+    used = processor_time_of_workers() - before
     for answer, verdict in zip(NASTY, verdicts, strict=True):
         assert verdict.reward != 1.0, answer[:40]
         assert verdict.reward == 0.0 or verdict.detail, answer[:40]
-    assert [verdict.reward for verdict in after] == [1.0, 0.0]
+        assert verdict.status != "timeout" or verdict.detail == "no verdict after 0.5 s; the worker was killed"
     num_killed = sum(verdict.status in ("timeout", "error") for verdict in verdicts)
-    assert took < len(NASTY) * timeout_s / 2 + num_killed * MARGIN_S + MARGIN_S
+    assert 0 < num_killed < len(NASTY)
+    assert used < len(NASTY) * timeout_s + (num_killed + 2) * start_s
 
 
 def test_equal_comparisons_are_made_once() -> None:
