@@ -7,7 +7,7 @@ models on GSM8K. Questions of the evaluation sets are taken out of the training 
 
     python benchmarks/human_labels.py --data FOLDER            # a few hundred short steps on CPU: hours
     python benchmarks/human_labels.py --data FOLDER --steps 2000 --batch-size 32 --limit 0 --device cuda
-    python benchmarks/human_labels.py --data FOLDER --quick    # the embedded model's size of everything: shows that it runs
+    python benchmarks/human_labels.py --data FOLDER --quick    # two steps, the shortest rows: shows that it runs
 
 FOLDER holds prm800k_steps/trajectories.jsonl, gsm8k_model_solutions/example_model_solutions.jsonl,
 prmbench/prmbench_test_p2.jsonl, mr_gsm8k_subset/gpt3_5_eval_subset.jsonl, math_bestof8_rm/math_cot_100.jsonl and
@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from _common import write_result
+
+from prmkit.models.load import resolve_model_path
 
 SETS = {
     "prmbench": "prmbench/prmbench_test_p2.jsonl",
@@ -56,7 +58,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def sample(rows: list[dict[str, Any]], limit: int, key: Callable[[Row], str] = lambda row: "") -> list[dict[str, Any]]:
-    """At most `limit` rows (0: all), as many of each kind as of any other."""
+    """At most `limit` rows (0: all), drawn at random, as many of each kind as of any other."""
     if not limit:
         return rows
     kinds: dict[str, list[dict[str, Any]]] = {}
@@ -66,13 +68,20 @@ def sample(rows: list[dict[str, Any]], limit: int, key: Callable[[Row], str] = l
     return [row for name in sorted(kinds) for row in kinds[name][:each]]
 
 
-def prepare(data: Path, work: Path, limit: int) -> dict[str, int]:
+def shortest(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The rows with least text, with two of their candidates."""
+    chosen = sorted(rows, key=lambda row: len(json.dumps(row)))[:limit]
+    lists = ("code", "pred", "report", "score", "response", "pred_score", "candidates")
+    return [{key: value[:2] if key in lists else value for key, value in row.items()} for row in chosen]
+
+
+def prepare(data: Path, work: Path, limit: int, quick: bool) -> dict[str, int]:
     """Write the evaluation sets, and the training sets without their questions; returns the numbers of rows."""
     counts, asked = {}, set()
     for name, file in SETS.items():
         rows = rows_of(data / file)
         kind = (lambda row: str(row["classification"])) if name == "prmbench" else (lambda row: "")
-        chosen = sample(rows, limit, kind)
+        chosen = shortest(rows, limit) if quick else sample(rows, limit, kind)
         asked |= {question(row) for row in chosen} | {question(row) for row in rows if name == "math_best_of_8"}
         counts[name] = write_rows(work / f"{name}.jsonl", chosen)
     for name, file in TRAINING.items():
@@ -110,18 +119,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two steps, two rows of each set")
     options = parser.parse_args()
     if options.quick:
-        options.steps, options.batch_size, options.limit, options.max_tokens = 2, 2, 2, 160
+        options.steps, options.batch_size, options.limit, options.max_tokens = 2, 1, 2, 160
         shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True, exist_ok=True)
-    counts = prepare(options.data, options.work, options.limit)
+    counts = prepare(options.data, options.work, options.limit, options.quick)
+    settings = {key: value for key, value in vars(options).items() if key not in ("data", "work")}
+    options.model = str(resolve_model_path(options.model, options.work, 0))
     seconds = {name: command(*words) for name, words in trainings(options).items()}
     models = {name: str(options.work / name) for name in seconds}
     folders = {name: str(sorted(Path(path).glob("checkpoints/step_*/prm"))[-1]) for name, path in models.items()}
     sets = {name: options.work / f"{name}.jsonl" for name in SETS}
     seconds["evaluation"] = command(*evaluation(options, folders, sets))
     card = json.loads((options.work / "card" / "card.json").read_text(encoding="utf-8"))
-    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-    settings.pop("data"), settings.pop("work")
     write_result(
         "human_labels", {"quick": options.quick, "settings": settings, "rows": counts, "seconds": seconds, "card": card}
     )

@@ -422,6 +422,15 @@ def test_a_second_card_joins_the_language_matrix(models: Path, tmp_path: Path) -
     assert set(matrix["means"]) == {"mono", "cross"}
 
 
+def test_a_missing_control_is_said_before_anything_is_scored(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command(models, tmp_path, f"--controls=lm={tmp_path / 'gone'}")
+    assert main(words) == 1
+    assert "gone: holds no model, there is no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "card").exists()
+
+
 def test_rows_that_cannot_be_read_are_counted_and_the_others_evaluated(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

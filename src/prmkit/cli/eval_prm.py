@@ -45,6 +45,7 @@ MAX_REASONS = 20
 def evaluate_prm(config: EvalPRMConfig) -> None:
     """Score, evaluate, and write card.json, card.html and the scores."""
     _check(config)
+    _check_folders([*config.model_paths.values(), *config.control_paths.values()])
     earlier = [_read_card(Path(path)) for path in config.cards]
     read = (limited(_read_set(name, task, path, config), config.limit) for name, task, path in config.sets)
     sets = [_decided(one) for one in read]
@@ -77,6 +78,15 @@ def _check(config: EvalPRMConfig) -> None:
         raise ConfigError(
             "there is nothing to evaluate on; name at least one set: --process-bench, --prm-bench, --steps or --pools name=FILE"
         )
+
+
+def _check_folders(paths: Sequence[str]) -> None:
+    """A folder without a model is said before hours of scoring with the others."""
+    if paths:
+        from prmkit.engines.local.prms.load import model_folder
+
+        for path in paths:
+            model_folder(Path(path).expanduser())
 
 
 def _read_card(path: Path) -> dict[str, Any]:
