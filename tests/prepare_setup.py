@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -18,7 +19,9 @@ from prmkit.verify import make_verifier
 @cache
 def verifier() -> Any:
     """The default verifier; its workers start only where mathematics has to be compared."""
-    return make_verifier(VerifierConfig())
+    made = make_verifier(VerifierConfig())
+    atexit.register(made.close)
+    return made
 
 
 def record(question: str, answer: str = "5", name: str = "", **more: Any) -> Record:

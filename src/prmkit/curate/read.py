@@ -124,22 +124,24 @@ def read_records(config: PrepareConfig) -> tuple[list[Record], list[Unread]]:
 
 
 def _rows(source: NamedSource, config: PrepareConfig) -> Iterator[Row | Unread]:
-    """The rows of one source; lines of a JSONL file that are no object are `Unread`."""
+    """The rows of one source, in order; with `on_bad = skip`, lines of a JSONL file that are no object are `Unread`."""
     path = Path(source.place).expanduser()
-    if not path.is_file() or path.suffix == ".parquet" or config.on_bad == "stop":
-        rows = read_rows(source.place, split=config.split, limit=config.limit)
+    if config.on_bad == "skip" and path.is_file() and path.suffix != ".parquet":
+        rows: Iterator[Row | Unread] = _lines(path, config.limit)
     else:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n")
-        rows = []
-        for index, line in enumerate(lines[: config.limit or None]):
-            where = place(path, index)
-            try:
-                rows.append(Row(parse_line(line, where), where, place(path.name, index)))
-            except DataError as error:
-                yield Unread(where=where, reason=str(error), line=line.decode(errors="replace"))
-    for row in rows:
-        if source.spec.keep is None or source.spec.keep(row.fields):
-            yield row
+        rows = iter(read_rows(source.place, split=config.split, limit=config.limit))
+    keep = source.spec.keep
+    return (row for row in rows if isinstance(row, Unread) or keep is None or keep(row.fields))
+
+
+def _lines(path: Path, limit: int) -> Iterator[Row | Unread]:
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n")
+    for index, line in enumerate(lines[: limit or None]):
+        where = place(path, index)
+        try:
+            yield Row(parse_line(line, where), where, place(path.name, index))
+        except DataError as error:
+            yield Unread(where=where, reason=str(error), line=line.decode(errors="replace"))
 
 
 def _record(row: Row, spec: TaskSpec) -> Record | Unread:
