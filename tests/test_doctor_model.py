@@ -361,6 +361,7 @@ def test_a_token_beyond_the_embeddings(tmp_path: Path) -> None:
 def test_an_adapter_is_judged_by_its_base(tmp_path: Path) -> None:
     base, adapter = untied(tmp_path / "model"), tmp_path / "adapter"
     adapter.mkdir()
+    (base / "config.json").write_text("{}")
     (adapter / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
     assert [rows.name for rows in embedding_rows(adapter, [4])] == [rows.name for rows in embedding_rows(base, [4])]
     (adapter / "adapter_config.json").write_text("{}")

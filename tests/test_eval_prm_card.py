@@ -283,7 +283,11 @@ def test_the_set_of_the_choice_is_in_no_number_by_language_that_others_give() ->
             "of its 3 solutions 1 have a score (1 without a wrong step, 0 with one, 0 whose labels do not say), 2 have none, the "
             "first 's0': a step is ?; choose another set, or give a number",
         ),
-        ([([0.9, 0.8], [1.0, 1.0])], "prm_bench", "wrong steps with scores: of its 1 solutions 1 have a score (2 right steps, 0 wrong steps)"),
+        (
+            [([0.9, 0.8], [1.0, 1.0])],
+            "prm_bench",
+            "right and wrong steps with scores: of its 1 solutions 1 have a score (2 right steps, 0 wrong steps)",
+        ),
     ],
 )  # fmt: skip
 def test_a_set_that_no_threshold_can_be_chosen_on_says_what_it_holds(rows: Any, task: Any, message: str) -> None:

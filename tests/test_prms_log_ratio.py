@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from prm_models import SOLUTIONS, byte_tokenizer, language_model, solution
+from rl_setup import CPU
 from transformers import AutoModelForCausalLM
 
 import prmkit
-from prmkit.data.prm_spec import PRMSpec, read_spec, write_spec
+from prmkit.data.prm_spec import PRMSpec, base_folder, read_spec, write_spec
 from prmkit.data.types import Solution, StepRewards
 from prmkit.engines.local.prms import log_ratio
+from prmkit.engines.local.prms.reading import read_merged
+from prmkit.errors import ModelError
+from prmkit.models.load import load_model
 from prmkit.protocols import Unscored
 
 
@@ -175,6 +180,54 @@ def test_run_and_reference_can_be_moved_together(tmp_path: Path) -> None:
     before = prmkit.load_prm(project / "runs" / "a", device="cpu").score_all(SOLUTIONS[:1])
     project.rename(tmp_path / "moved")
     assert prmkit.load_prm(tmp_path / "moved" / "runs" / "a", device="cpu").score_all(SOLUTIONS[:1]) == before
+
+
+def lora(folder: Path, base: Path) -> None:
+    """An adapter as the trainers save it: adapter_config.json names the base by its absolute path."""
+    settings = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings).save_pretrained(str(folder))
+    byte_tokenizer().save_pretrained(folder)
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["moved", "copied, and another base stands in the old place"])
+def test_an_adapter_and_its_base_can_be_moved_together(tmp_path: Path, stays: bool) -> None:
+    project = tmp_path / "deep" / "project"
+    base, folder = project / "models" / "base", project / "runs" / "a" / "checkpoints" / "step_000002" / "prm"
+    language_model(base, seed=1)
+    lora(folder, base)
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    write_spec(folder, PRMSpec(family="implicit", reference="base", beta=2.0))
+    spec = read_spec(folder)
+    assert spec is not None
+    assert spec.base == "../../../../../models/base"
+    before = prmkit.load_prm(project / "runs" / "a", device="cpu").score_all(SOLUTIONS[:1])
+    project.rename(tmp_path / "moved")
+    if stays:
+        language_model(base, seed=7)
+    moved = tmp_path / "moved" / folder.relative_to(project)
+    assert prmkit.load_prm(tmp_path / "moved" / "runs" / "a", device="cpu").score_all(SOLUTIONS[:1]) == before
+    assert base_folder(moved) == (tmp_path / "moved" / "models" / "base").resolve()
+    merged, _ = load_model(replace(CPU, path=str(moved)), work_dir=tmp_path, seed=0)  # to go on training, or to sample
+    asked = torch.tensor([[3, 4, 5]])
+    adapted = read_merged(moved, AutoModelForCausalLM, torch.float32)
+    assert torch.equal(merged(asked).logits, adapted(asked).logits)
+
+
+def test_an_adapter_without_its_base_is_told_where_it_was(tmp_path: Path) -> None:
+    """prm.json of before, which says nothing of the base, is read as it was."""
+    base, folder = tmp_path / "base", tmp_path / "prm"
+    language_model(base, seed=1)
+    lora(folder, base)
+    write_spec(folder, PRMSpec(family="implicit", reference="base"))
+    spec = json.loads((folder / "prm.json").read_text())
+    del spec["base"]
+    (folder / "prm.json").write_text(json.dumps(spec))
+    assert base_folder(folder) == base.resolve()
+    base.rename(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=f"its base {base} is not there; put it back"):
+        prmkit.load_prm(folder, device="cpu")
 
 
 def test_a_reference_elsewhere_keeps_its_absolute_name(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from prmkit.cli.progress import progress_bar
 from prmkit.data.formats import ReadOptions
-from prmkit.data.prm_spec import PRMSpec, read_spec
+from prmkit.data.prm_spec import PRMSpec, base_folder, read_spec
 from prmkit.errors import ConfigError, DataError
 from prmkit.evaluate.run import git_commit, versions
 from prmkit.evaluate.score_files import (
@@ -104,7 +104,6 @@ def _rows(config: ScoreConfig) -> Iterator[Row]:
 def _identity(config: ScoreConfig, folder: Path, spec: PRMSpec) -> dict[str, Any]:
     """What may not change between the runs that write one file."""
     from prmkit.config import ModelConfig
-    from prmkit.engines.local.prms.reading import base_folder
     from prmkit.models.load import is_adapter, resolve_device
 
     weights = {"model": model_fingerprint(folder)}

@@ -51,6 +51,9 @@ class PRMSpec:
     empty: none (log pi alone)."""
     beta: float = 1.0
     """implicit: the reward is beta times the log-ratio."""
+    base: str = ""
+    """Of an adapter: folder of its base, relative to this one or absolute. `write_spec` fills it in; where it is no model any
+    more, the name in adapter_config.json counts, which PEFT and transformers read from the working directory."""
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -58,9 +61,38 @@ class PRMSpec:
 
 
 def write_spec(folder: Path, spec: PRMSpec) -> None:
-    """Write prm.json. The reference is named by `portable`, so that a run and its models can be moved together."""
-    spec = replace(spec, reference=portable(folder, spec.reference))
+    """Write prm.json, after the weights. Reference and base are named by `portable`, so that a run and its models can be moved
+    together."""
+    spec = replace(spec, reference=portable(folder, spec.reference), base=portable(folder, named_base(folder)))
     (folder / "prm.json").write_text(json.dumps(asdict(spec), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def named_base(folder: Path) -> str:
+    """The base that adapter_config.json names; empty for a folder of whole weights. Raises ModelError for a file without it."""
+    file = folder / "adapter_config.json"
+    if (folder / "config.json").is_file() or not file.is_file():
+        return ""
+    try:
+        name = json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"base_model_name_or_path is {name!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder}: adapter_config.json does not name its base: {error!r}; save it again") from error
+    return name
+
+
+def base_folder(folder: Path) -> Path:
+    """The folder of an adapter's base: what prm.json says, then what adapter_config.json says; a relative name is taken from the
+    adapter's folder, then from the working directory. Raises ModelError where none of them is a model."""
+    named = named_base(folder)
+    spec = read_spec(folder)
+    for name in (spec.base if spec else "", named):
+        for base in (folder / name, Path(name)) if name else ():
+            if (base / "config.json").is_file():
+                return base.resolve()
+    raise ModelError(
+        f"{folder}: its base {named} is not there; put it back, or correct base_model_name_or_path in adapter_config.json"
+    )
 
 
 def portable(folder: Path, reference: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from prmkit.data.prm_spec import base_folder, named_base
 from prmkit.doctor.finding import Finding
 from prmkit.errors import ModelError
 
@@ -46,7 +47,7 @@ def embedding_rows(folder: Path, tokens: Sequence[int]) -> list[Rows]:
 
     An adapter stands for its base. Raises ModelError where there are no safetensors with input embeddings.
     """
-    files = _tensor_files(_base(folder))
+    files = _tensor_files(base_folder(folder) if named_base(folder) else folder)
     inputs = next((name for name in files if name.endswith(INPUT_NAMES)), None)
     if inputs is None:
         raise ModelError(f"{folder}: no input embeddings among its safetensors; save the model as safetensors")
@@ -164,14 +165,3 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder}: its safetensors cannot be read: {error!r}; save the model again") from error
     return {}
-
-
-def _base(folder: Path) -> Path:
-    """The folder itself, or the base of an adapter."""
-    file = folder / "adapter_config.json"
-    if (folder / "config.json").is_file() or not file.is_file():
-        return folder
-    try:
-        return Path(str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]))
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{file}: does not name its base: {error!r}; save the adapter again") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +14,7 @@ from transformers.utils import logging
 
 from prmkit.config import ModelConfig
 from prmkit.data.chat import check_tokenizer
+from prmkit.data.prm_spec import base_folder
 from prmkit.errors import ConfigError, ModelError
 from prmkit.models.folders import write_folder_once
 from prmkit.models.smollm2 import smollm2_folder
@@ -128,13 +128,7 @@ def _read_weights(folder: Path, dtype: torch.dtype) -> Any:
 
 def _read_adapter(folder: Path, dtype: torch.dtype) -> Any:
     """The base that the adapter names, with the adapter merged into its weights."""
-    try:
-        named = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: adapter_config.json does not name its base: {error!r}; save it again") from error
-    base = Path(str(named))
-    if not (base / "config.json").is_file():
-        raise ModelError(f"{folder}: its base {base} is not there; put it back, or correct adapter_config.json")
+    base = base_folder(folder)
     try:
         adapted: Any = PeftModel.from_pretrained(_read_weights(base, dtype), str(folder))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

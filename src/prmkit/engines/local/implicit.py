@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from peft import get_peft_model
 
-from prmkit.data.prm_spec import PRMSpec, read_spec, write_spec
+from prmkit.data.prm_spec import PRMSpec, base_folder, read_spec, write_spec
 from prmkit.engines.local.attention import attend_in_float32_when_short
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.learner import LocalLearner
-from prmkit.engines.local.prms.reading import base_folder
 from prmkit.engines.local.roles import FrozenModel, lora_config, narrow_linears, refuse_adapter
 from prmkit.engines.local.save import save_adapter, save_full
 from prmkit.errors import ConfigError, ModelError

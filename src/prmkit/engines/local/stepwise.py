@@ -41,7 +41,7 @@ from prmkit.train.stepwise import stepwise_spec
 from prmkit.train.stepwise_config import OutcomeConfig, StepwiseConfig
 
 ADAPTER = "prm"
-SCORING_ONLY = ("neutral_is_right", "reference", "beta")
+SCORING_ONLY = ("neutral_is_right", "reference", "beta", "base")
 """What a spec says that training does not depend on."""
 
 

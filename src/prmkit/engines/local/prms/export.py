@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from prmkit.data.layouts import plain_ids
-from prmkit.data.prm_spec import PRMSpec, write_spec
+from prmkit.data.prm_spec import PRMSpec, base_folder, write_spec
 from prmkit.engines.local.prms.classes import ClassHead
 from prmkit.engines.local.prms.labels import LabelHead
 from prmkit.engines.local.prms.load import load_prm, model_folder
 from prmkit.engines.local.prms.log_ratio import LogRatioHead, reference_folder
 from prmkit.engines.local.prms.process_reward import Qwen2ForProcessRewardModel
-from prmkit.engines.local.prms.reading import base_folder, configuration, read_merged
+from prmkit.engines.local.prms.reading import configuration, read_merged
 from prmkit.engines.local.prms.values import ValueHead
 from prmkit.engines.local.stepwise import head_name, with_head
 from prmkit.errors import ConfigError, ModelError

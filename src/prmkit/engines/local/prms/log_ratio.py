@@ -15,14 +15,13 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedTokenizer
 
 from prmkit.data.chat import check_tokenizer
 from prmkit.data.layouts import LaidOut, as_response
-from prmkit.data.prm_spec import PRMSpec
+from prmkit.data.prm_spec import PRMSpec, base_folder
 from prmkit.data.types import RewardKind, Solution
 from prmkit.engines.local.cache import all_positions_kept
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.learner import PADDING
 from prmkit.engines.local.prms.prm import in_batches
 from prmkit.engines.local.prms.reading import (
-    base_folder,
     check_prompt_form,
     check_speech,
     context_of,

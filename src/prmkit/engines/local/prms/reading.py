@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from prmkit.data.layouts import plain_ids
-from prmkit.data.prm_spec import PRMSpec
+from prmkit.data.prm_spec import PRMSpec, base_folder
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.errors import ModelError
 from prmkit.models.load import is_adapter, turn_off_dropout
@@ -77,17 +77,6 @@ def read_adapted(folder: Path, auto_class: Any, dtype: torch.dtype, **settings: 
     except READ_ERRORS as error:
         raise ModelError(f"{folder}: the adapter does not fit its base {base}: {error}") from error
     return frozen(adapted)
-
-
-def base_folder(folder: Path) -> Path:
-    """The folder of an adapter's base; a relative name is taken from the working directory, then from the adapter's folder."""
-    named_base = configuration(folder).get("base_model_name_or_path")
-    if not named_base:
-        raise ModelError(f"{folder}: adapter_config.json does not name its base; save it again")
-    for base in (Path(named_base), folder / named_base):
-        if (base / "config.json").is_file():
-            return base
-    raise ModelError(f"{folder}: its base {named_base} is not there; put it back, or correct adapter_config.json")
 
 
 def frozen(model: Any) -> Any:
