@@ -5,8 +5,8 @@ GSM8K solutions that OpenAI released with their verdicts. Judges them, and the u
 `prmkit eval prm`: PRMBench, MR-GSM8K, best of 8 on MATH (with the reward-model scores that the pool brings) and best of 12
 models on GSM8K. Questions of the evaluation sets are taken out of the training sets.
 
-    python benchmarks/human_labels.py --data FOLDER            # a few hundred short steps on CPU: hours
-    python benchmarks/human_labels.py --data FOLDER --steps 2000 --batch-size 32 --limit 0 --device cuda
+    python benchmarks/human_labels.py --data FOLDER            # short steps on CPU: two hours of one core
+    python benchmarks/human_labels.py --data FOLDER --steps 2000 --batch-size 32 --limit 0 --pool-limit 0 --device cuda
     python benchmarks/human_labels.py --data FOLDER --quick    # two steps, the shortest rows: shows that it runs
 
 FOLDER holds prm800k_steps/trajectories.jsonl, gsm8k_model_solutions/example_model_solutions.jsonl,
@@ -41,6 +41,7 @@ TRAINING = {
     "prm800k": "prm800k_steps/trajectories.jsonl",
     "gsm8k": "gsm8k_model_solutions/example_model_solutions.jsonl",
 }
+POOLS = ("math_best_of_8", "gsm8k_12_models")
 QUESTION_FIELDS = ("problem", "question", "original_question")
 
 Row = Mapping[str, Any]
@@ -75,13 +76,14 @@ def shortest(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     return [{key: value[:2] if key in lists else value for key, value in row.items()} for row in chosen]
 
 
-def prepare(data: Path, work: Path, limit: int, quick: bool) -> dict[str, int]:
+def prepare(data: Path, work: Path, options: argparse.Namespace) -> dict[str, int]:
     """Write the evaluation sets, and the training sets without their questions; returns the numbers of rows."""
     counts, asked = {}, set()
     for name, file in SETS.items():
         rows = rows_of(data / file)
         kind = (lambda row: str(row["classification"])) if name == "prmbench" else (lambda row: "")
-        chosen = shortest(rows, limit) if quick else sample(rows, limit, kind)
+        limit = options.pool_limit if name in POOLS else options.limit
+        chosen = shortest(rows, limit) if options.quick else sample(rows, limit, kind)
         asked |= {question(row) for row in chosen} | {question(row) for row in rows if name == "math_best_of_8"}
         counts[name] = write_rows(work / f"{name}.jsonl", chosen)
     for name, file in TRAINING.items():
@@ -111,8 +113,9 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--max-tokens", type=int, default=320)
-    parser.add_argument("--limit", type=int, default=48, help="rows of each evaluation set; 0: all")
+    parser.add_argument("--max-tokens", type=int, default=224)
+    parser.add_argument("--limit", type=int, default=24, help="rows of each set with step labels; 0: all")
+    parser.add_argument("--pool-limit", type=int, default=8, help="questions of each pool; 0: all")
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="float32")
@@ -120,9 +123,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.steps, options.batch_size, options.limit, options.max_tokens = 2, 1, 2, 160
+        options.pool_limit = 2
         shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True, exist_ok=True)
-    counts = prepare(options.data, options.work, options.limit, options.quick)
+    counts = prepare(options.data, options.work, options)
     settings = {key: value for key, value in vars(options).items() if key not in ("data", "work")}
     options.model = str(resolve_model_path(options.model, options.work, 0))
     seconds = {name: command(*words) for name, words in trainings(options).items()}
@@ -171,7 +175,7 @@ def evaluation(options: argparse.Namespace, folders: Mapping[str, str], sets: Ma
         *("--controls", f"outcome={folders['outcome']}", f"logprob={options.model}"),
         *("--overrides", "logprob.family=log_prob"),
         *("--process-bench", f"mr_gsm8k={sets['mr_gsm8k']}", "--prm-bench", f"prmbench={sets['prmbench']}"),
-        *("--pools", *(f"{name}={sets[name]}" for name in ("math_best_of_8", "gsm8k_12_models"))),
+        *("--pools", *(f"{name}={sets[name]}" for name in POOLS)),
         *("--device", options.device, "--dtype", options.dtype, "--tokens-per-batch", "4096"),
     ]
 
