@@ -296,6 +296,65 @@ def _sandbox(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _scoring_speed(result: dict[str, Any]) -> str:
+    lines = [
+        "Step rewards of rollouts of varying length by an implicit PRM, prmkit / a plain padded loop; each side at its fastest "
+        "setting, in turn. Working memory: what is taken beyond the loaded models.",
+        "",
+        "| model | time | tokens a second | working memory | largest difference of a reward, in standard deviations |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["models"].items():
+        lines.append(
+            f"| {name} | {row['time_ratio']:.2f} | {row['ours']['tokens_per_second']:,} / "
+            f"{row['plain']['tokens_per_second']:,} | {row['ours']['working_mb']} / {row['plain']['working_mb']} MB | "
+            f"{row['max_difference']:.1g} |"
+        )
+    lines += ["", "| vocabulary | response tokens | prmkit | plain loop |", "|---|---|---|---|"]
+    for cell in result["memory_table"]:
+        lines.append(
+            f"| {cell['vocab']:,} | {cell['rollouts']} x {cell['response_tokens']} | {cell['ours_working_mb']} MB | "
+            f"{cell['plain_working_mb']} MB |"
+        )
+    return "\n".join(lines)
+
+
+def _human_labels(result: dict[str, Any]) -> str:
+    card, settings, rows = result["card"], result["settings"], result["rows"]
+    judged = ", ".join(f"{rows[name]} of {name}" for name in card["sets"])
+    lines = [
+        f"SmolLM2-135M, {settings['steps']} steps of {settings['batch_size']} solutions of at most {settings['max_tokens']} "
+        f"tokens; judged on {judged}. Mean [95% interval over problems].",
+        "",
+        "| model | F1 of the first error, MR-GSM8K | PRMScore, PRMBench |",
+        "|---|---|---|",
+    ]
+    for name, readings in card["steps"]["prmbench"].items():
+        for reading, row in readings.items():
+            f1 = card["first_errors"]["sets"]["mr_gsm8k"][name][reading]["f1"]
+            lines.append(f"| {name}, {reading} | {_estimate(f1)} | {_estimate(row['total']['prm_score'])} |")
+    pools = card["best_of_n"]
+    lines += ["", f"| choice | {' | '.join(f'{name}, of {_largest(pools[name])}' for name in pools)} |"]
+    lines.append("|---|" + "---|" * len(pools))
+    chosen: dict[str, dict[str, Any]] = {}
+    for pool, found in pools.items():
+        curves = dict(found["controls"])
+        curves |= {f"{model}, {way}": curve for model, ways in found["models"].items() for way, curve in ways.items()}
+        for name, curve in curves.items():
+            chosen.setdefault(name, {})[pool] = curve[_largest(found)]
+    for name, values in chosen.items():
+        lines.append(f"| {name} | {' | '.join(_estimate(values[p]) if p in values else '-' for p in pools)} |")
+    return "\n".join(lines)
+
+
+def _largest(pool: dict[str, Any]) -> str:
+    return str(pool["n_values"][-1])
+
+
+def _estimate(value: dict[str, Any]) -> str:
+    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
 PAGES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     "prime.md": {
         "sample_efficiency": _sample_efficiency,
@@ -306,6 +365,8 @@ PAGES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     },
     "verifiers.md": {"verifiers": _verifiers},
     "code_verifier.md": {"sandbox": _sandbox},
+    "scoring.md": {"scoring_speed": _scoring_speed},
+    "eval_prm.md": {"human_labels": _human_labels},
     "prm_methods.md": {"prm_methods": _prm_methods, "prm_methods_tuning": _prm_tuning},
 }
 """Page -> result file -> its table."""
