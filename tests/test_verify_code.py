@@ -81,6 +81,9 @@ print(count(20000) - 20000 + a + b)
         "if __name__ == '__main__':\n    print(sum(map(int, input().split())))\n    exit()",
         f"{SUM}\nquit(0)",
         f"import threading\nthreading.stack_size(1 << 26)\nthreading.Thread(target=lambda: {SUM}).start()",
+        "import threading, time\ndef late():\n    time.sleep(0.3)\n    "
+        + SUM
+        + "\nthreading.Thread(target=late).start()",
         "import atexit\na, b = map(int, input().split())\natexit.register(lambda: print(a + b))",
         "import os\na, b = map(int, input().split())\nos.write(1, str(a + b).encode())\nos._exit(0)",
         RECORD,
@@ -90,7 +93,7 @@ print(count(20000) - 20000 + a + b)
         "from multiprocessing.dummy import Pool\na = list(map(int, input().split()))\nprint(sum(Pool(2).map(int, a)))",
         "open('x', 'w').write(input())\nprint(sum(map(int, open('/tmp/x').read().split())))",
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_programs_run_as_they_would_elsewhere(verifier: CodeVerifier, program: str) -> None:
     assert statuses(verifier, ADD, program) == ["passed"] * 3
@@ -241,6 +244,8 @@ def asserts(*tests: str, **more: Any) -> dict[str, Any]:
         ),
         (asserts("assert math.isclose(f(2), 1.4142135, rel_tol=1e-6)"), "def f(n): return n ** 0.5"),
         (asserts("assert sum(10, 15) == 6", names=["sum"]), "def sum(a, b): return 6"),
+        (asserts("assert select([3, 1]) == 1"), "def select(a): return min(a)"),  # a module of Python has this name
+        (asserts("def test_f():\n    assert f(1) == 2\n", "test_f()"), "def f(n): return n + 1"),
         (
             asserts(
                 "assert f(Fraction(1, 2)) == Decimal('0.5')",
@@ -259,7 +264,7 @@ def asserts(*tests: str, **more: Any) -> dict[str, Any]:
             "def f(): return True\nif __name__ == '__main__': input()",
         ),
     ],
-    ids=range(19),
+    ids=range(21),
 )
 def test_asserts_hold_across_the_wall(verifier: CodeVerifier, tests: dict[str, Any], program: str) -> None:
     report = verifier.check(prompt(tests), program)

@@ -249,10 +249,11 @@ def test_a_busy_server_is_asked_again(server: Server, verifier: CodeVerifier, mo
     assert len(server.requests) == 3
 
 
-def test_a_server_that_is_not_there_is_refused_with_how_to_get_one(monkeypatch: Any) -> None:
+@pytest.mark.parametrize("sandbox", ["fusion", "auto"])  # auto does not fall back on this machine
+def test_a_server_that_is_not_there_is_refused_with_how_to_get_one(sandbox: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(fusion, "_FIRST_PAUSE_S", 0.001)
     with pytest.raises(ConfigError, match=r"does not run programs: .*cannot be reached.*docker run.*sandbox-fusion"):
-        CodeVerifier(CodeConfig(sandbox="fusion", url="http://127.0.0.1:9"))
+        CodeVerifier(CodeConfig(sandbox=sandbox, url="http://127.0.0.1:9"))
 
 
 def test_something_else_at_the_url_is_refused(server: Server) -> None:

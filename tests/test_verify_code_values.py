@@ -193,6 +193,47 @@ def test_the_format_of_tests_is_told_by_their_keys() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sources", "setup", "counts"),
+    [
+        (["def test_f():\n    assert f(1) == 2", "test_f()"], "", [False, True]),
+        (["def test_f():\n    assert f(1) == 2\ntest_f()"], "", [True]),
+        (["same(f(1), 2)"], "def same(a, b):\n    assert a == b", [True]),
+        (
+            ["assert f(1)"],
+            "def test_check():\n    assert f(2)",
+            [True],
+        ),  # as some data sets have it: not one of the tests
+        (["twice(f)", "x = f(1)"], "def same(a, b):\n    assert a == b\ndef twice(g): same(g(1), g(1))", [True, False]),
+        (["for n in range(3):\n    assert f(n)", "check(f)"], "", [True, True]),
+        (["[same(n, f(n)) for n in (1, 2)]"], "def same(a, b):\n    assert a == b", [True]),
+        (["import asyncio\nasync def t():\n    assert await f(1) == 2\nasyncio.run(t())"], "", [True]),
+    ],
+)
+def test_a_test_is_what_can_fail_when_it_runs(sources: list[str], setup: str, counts: list[bool]) -> None:
+    """An assert in a function that nobody calls holds whatever the program does."""
+    tests = read_tests({"tests": sources, "setup": setup})
+    assert isinstance(tests, AssertTests)
+    assert [statement.counts for statement in tests.statements] == counts
+
+
+@pytest.mark.parametrize(
+    ("source", "setup", "names"),
+    [
+        ("assert select([3, 1]) == 1", "", ("select",)),
+        ("assert select.f == 1", "", ()),
+        ("assert copy(f(1)) == 1", "from copy import copy", ()),
+        ("assert copy(f(1)) == 1", "from shutil import copy2 as copy", ()),
+        ("assert f(1) == 1", "import math", ()),
+        ("token = len\nassert token(f(1)) == 1", "", ()),
+    ],
+)
+def test_a_function_called_like_a_module_is_the_programs(source: str, setup: str, names: tuple[str, ...]) -> None:
+    tests = read_tests({"tests": [source], "setup": setup})
+    assert isinstance(tests, AssertTests)
+    assert tests.names == names
+
+
+@pytest.mark.parametrize(
     ("tests", "message"),
     [
         ([], "must be an object, not a list"),
@@ -209,6 +250,13 @@ def test_the_format_of_tests_is_told_by_their_keys() -> None:
         ({"fn_name": "f", "inputs": ["1"], "outputs": ["x y"]}, "the expected value 'x y' is no JSON"),
         ({"tests": []}, "need a list of sources"),
         ({"tests": ["f(1)"]}, "no test asserts anything"),
+        ({"tests": ["def test_f():\n    assert f(1) == 2"]}, "test_f is never called, so its asserts would never run"),
+        ({"tests": ["def help():\n    assert f(1) == 2"]}, "no test asserts anything"),
+        ({"tests": ["g = lambda: f(1)", "assert True"]}, "no test asserts anything"),
+        ({"inputs": ["1"], "outputs": ["1"], "float_tolerance": "1e-6"}, "float_tolerance = '1e-6' is no number"),
+        ({"fn_name": "f", "inputs": [[1]], "outputs": [1], "float_tolerance": "1e-6"}, "float_tolerance = '1e-6'"),
+        ({"inputs": ["1"], "outputs": ["1"], "float_tolerance": float("inf")}, "float_tolerance = inf is no number"),
+        ({"inputs": ["1"], "outputs": ["1"], "float_tolerance": -1}, "float_tolerance = -1 is no number"),
         ({"tests": ["assert f(1"]}, "a test is no Python"),
         ({"tests": ["assert f(1)"], "setup": "if"}, "setup is no Python"),
     ],

@@ -168,10 +168,22 @@ def test_a_response_without_answer_is_decided() -> None:
     assert fast_verdict("5", "2+3 makes 5", options=MathConfig(last_number=True)) == Verdict(status="ok", reward=1.0)
 
 
+EMPTY = ["", " ", "$$", ".", "?", "-", "{}", r"\text{}", r"\text{ }", r"\boxed{}", r"\mathrm{?}", "___"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "response", "reward"),
+    [(r"\{\}", r"\boxed{\{\}}", 1.0), (r"\emptyset", r"\boxed{\emptyset}", 1.0), ("-x", r"\boxed{-x}", 1.0),
+     (r"\infty", r"\boxed{5}", 0.0), ("-.5", r"\boxed{-1/2}", 1.0)],
+)  # fmt: skip
+def test_what_only_looks_empty_is_a_reference(reference: str, response: str, reward: float) -> None:
+    assert judge(reference, response).reward == reward
+
+
 @pytest.mark.parametrize(
     ("reference", "response", "detail"),
     [
-        ("", r"\boxed{5}", "the reference answer is empty"),
+        *((nothing, rf"\boxed{{{nothing}}}", "the reference answer is empty") for nothing in EMPTY),
         ("((((", r"\boxed{5}", "the reference '((((' cannot be read"),
         ("5", r"\boxed{16+}", "the answer '16+' cannot be read"),
         ("x+1", "The answer is quite unclear", "the answer 'quite unclear' cannot be read"),
@@ -192,3 +204,52 @@ def test_math_verify_gets_the_number_that_was_read() -> None:
 def test_importing_the_verifiers_is_light() -> None:
     code = "import sys, prmkit.verify; print(sorted({'torch', 'sympy', 'math_verify', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# The ends of published outputs, with the verdict of their file and who is wrong, as benchmarks/labels_by_hand.json says.
+PUBLISHED = [
+    ("130", "He earned 10 * 8 = 80 dollars. The answer is 50 + 80 = 130 dollars.", False, "the file"),
+    (
+        "3",
+        "He sells 25 ears of corn for$3 each. So he has 25 x$3 = $75. He has 25 ears of corn. So he",
+        True,
+        "the file",
+    ),
+    (r"10{,}000", r"Therefore, the value is \(\boxed{10000}\).", False, "the file"),
+    ("9500", r"This is $9 500 above the budget. \boxed{$9 500}", False, "the file"),
+    ("106", r"The sum is 106. \boxed{128 - 24 + 2 = 106}", False, "the file"),
+    ("0", r"\boxed{-2 + 5 - 3 = -0}", False, "the file"),
+    ("4", r"This week she bought 4 more boxes. \boxed{8-4}", False, "a convention"),
+    ("65,960", r"\boxed{490 * 194 - 150 * 194}", False, "a convention"),
+]
+
+
+@pytest.mark.parametrize(("reference", "response", "label", "wrong"), PUBLISHED)
+def test_where_a_published_verdict_is_wrong(reference: str, response: str, label: bool, wrong: str) -> None:
+    assert judge(reference, response).reward == float(not label)
+    strict = judge(reference, response, options=MathConfig(unevaluated=False)).reward
+    assert strict == (float(label) if wrong == "a convention" else float(not label))
+
+
+VALUES = [
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{bmatrix} 1 & 2 \\ 3 & 4.0 \end{bmatrix}", True),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}", False),
+    (r"(-\infty, 2] \cup (3, \infty)", r"(3,\infty)\cup(-\infty,2]", True),
+    (r"(-\infty, 2] \cup (3, \infty)", r"(-\infty, 2) \cup (3, \infty)", False),
+    ("[1, 2)", "[1, 2]", False),
+    (r"x \in [1, 2)", "[1,2)", True),
+    (r"\{1, 2, 3\}", r"\{3, 2, 1\}", True),
+    (r"\{1, 2, 3\}", r"\{1, 2\}", False),
+    (r"1, -3", r"x = 1 \text{ or } x = -3", True),
+    ("5", r"5 \text{ cm}^2", True),
+    (r"12.5\%", r"12.5\text{ percent}", True),
+    ("0.125", r"12.5\text{%}", True),
+    ("0.125", r"12.5 \mathrm{per cent}", True),
+    (r"12.5\text{ percent}", "12.6%", False),
+    ("0.125", r"12.5\text{ percent points}", False),
+]
+
+
+@pytest.mark.parametrize(("reference", "answer", "equal"), VALUES)
+def test_matrices_intervals_sets_and_several_answers(reference: str, answer: str, equal: bool) -> None:
+    assert judge(reference, rf"So it is \boxed{{{answer}}}.").reward == float(equal)

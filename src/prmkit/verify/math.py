@@ -43,6 +43,8 @@ _SYMBOLS = str.maketrans(
     }
 )  # fmt: skip
 _UNEQUAL = re.compile(r"\\n(?:e|eq)(?![A-Za-z])|\u2260|!=|\\not ?=")
+_NOTHING = re.compile(r"(?:\\(?:text|textbf|mathrm|mbox)(?=\{)|[{}\s?._-]|\\(?= ))*")
+"""A reference that says nothing, such as `?` or `\\text{}`: a response could say nothing too, and be right."""
 _SHOWN_CHARS = 80
 _READABLE_CHARS = 2000
 """No answer is longer; what is longer can hold a parser up without end."""
@@ -139,6 +141,7 @@ def load_math_verify() -> Callable[[Comparison], Verdict]:
 @lru_cache(maxsize=4096)
 def _read_reference(reference: str) -> _Reference:
     text = normalise(marked_answer(reference) or reference)
+    text = "" if _NOTHING.fullmatch(text) else text
     return _Reference(text=text, choice=read_choice(text), number=read_number(text) is not None)
 
 

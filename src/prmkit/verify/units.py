@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 CURRENCY = "(?:[A-Z]{1,2}\\$|[$€£\u00a5₹₽₩৳฿]|Rs\\.?|USD|EUR|GBP|RMB|KES|Ksh\\.?)"
-PERCENT = "(?:%|[Pp]er ?cent|[Pp]ercentage|[Pp]ct|[Pp]rozent|por ?ciento|pour ?cent|процент[\u0400-\u04ff]{0,2})"
+PERCENT = (
+    "(?:%|\\\\(?:text|mathrm|mbox)\\{ ?(?:[Pp]er ?cent|\\\\?%) ?\\}"
+    "|[Pp]er ?cent|[Pp]ercentage|[Pp]ct|[Pp]rozent|por ?ciento|pour ?cent|процент[\u0400-\u04ff]{0,2})"
+)
 _OTHER_LETTERS = (
     "\u0400-\u04ff\u0980-\u09e5\u0c00-\u0c65\u0e01-\u0e3e\u0e40-\u0e4e\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
 )

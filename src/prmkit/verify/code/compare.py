@@ -60,6 +60,8 @@ def same_value(found: Any, expected: Any, tolerance: float = 0.0) -> bool:
         return found == expected and isinstance(expected, bool | int | float | str | None)
     if not isinstance(expected, int | float):
         return False
+    if math.isnan(found) and math.isnan(expected):
+        return True
     exact = tolerance == 0 or (isinstance(found, int) and isinstance(expected, int))
     return found == expected if exact else _close(found, expected, tolerance)
 

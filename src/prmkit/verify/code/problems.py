@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +97,7 @@ def _stdio(data: Mapping[str, Any]) -> StdioTests:
     return StdioTests(
         inputs=tuple(_text(value, "inputs") for value in inputs),
         outputs=tuple(_text(value, "outputs") for value in outputs),
-        float_tolerance=data.get("float_tolerance"),
+        float_tolerance=_tolerance(data),
     )
 
 
@@ -112,7 +114,7 @@ def _calls(data: Mapping[str, Any]) -> CallTests:
         outputs=expected,
         wrapped=all(isinstance(value, list) and len(value) == 1 for value in expected),
         preamble=_text(data.get("preamble", ""), "preamble"),
-        float_tolerance=data.get("float_tolerance"),
+        float_tolerance=_tolerance(data),
     )
 
 
@@ -122,26 +124,94 @@ def _asserts(data: Mapping[str, Any]) -> AssertTests:
         sources = [sources]
     if not isinstance(sources, Sequence) or not sources:
         raise DataError("tests of the format 'asserts' need a list of sources under 'tests'")
+    texts = [_text(value, "tests") for value in sources]
+    trees = [_parsed(source, "a test") for source in texts]
+    setup, prompt = (_text(data.get(key, ""), key) for key in ("setup", "prompt"))
+    around = [_parsed(setup, "setup"), _parsed(prompt, "prompt")]
+    checks = asserting_functions([*around, *trees])
+    used = {name for tree in [*around, *trees] for name in run_names(tree)}
+    defined = {
+        node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    if idle := sorted(name for name in (defined & checks) - used if name.startswith("test")):
+        raise DataError(
+            f"the test function {idle[0]} is never called, so its asserts would never run; add '{idle[0]}()'"
+        )
     statements = tuple(
-        Statement(source=source, counts=has_assert(_parsed(source, "a test")))
-        for source in (_text(value, "tests") for value in sources)
+        Statement(source=source, counts=has_assert(tree, checks)) for source, tree in zip(texts, trees, strict=True)
     )
     if not any(statement.counts for statement in statements):
         raise DataError("no test asserts anything")
     names = data.get("names") or ([data["entry_point"]] if data.get("entry_point") else [])
-    setup, prompt = (_text(data.get(key, ""), key) for key in ("setup", "prompt"))
-    _parsed(setup, "setup")
-    _parsed(prompt, "prompt")
-    return AssertTests(statements=statements, setup=setup, prompt=prompt, names=tuple(map(str, names)))
+    names = [*map(str, names), *_names_of_modules(trees, around)]
+    return AssertTests(statements=statements, setup=setup, prompt=prompt, names=tuple(dict.fromkeys(names)))
 
 
-def has_assert(tree: ast.AST) -> bool:
-    """Whether anything in it can fail as a test: an assert that does not always hold, or a call of a check function."""
-    return any(
-        (isinstance(node, ast.Assert) and not (isinstance(node.test, ast.Constant) and node.test.value))
-        or (isinstance(node, ast.Name) and node.id == "check")
-        for node in ast.walk(tree)
-    )
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def _run(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a source that run when it runs: not those inside functions."""
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if not isinstance(node, _DEFINITIONS):
+            yield from _run(node)
+
+
+def run_names(tree: ast.AST) -> set[str]:
+    """Names that a source reads, other than a function its own."""
+    found = {node.id for node in _run(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    for node in ast.walk(tree):
+        if isinstance(node, _DEFINITIONS):
+            inner = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+            found |= inner - {getattr(node, "name", "")}
+    return found
+
+
+def asserting_functions(trees: Sequence[ast.AST]) -> set[str]:
+    """Functions with an assert in them, and those that call them."""
+    functions = [
+        node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    found: set[str] = {"check"}
+    while True:
+        more = {node.name for node in functions if any(_can_fail(inner, found) for inner in ast.walk(node))} - found
+        if not more:
+            return found
+        found |= more
+
+
+def has_assert(tree: ast.AST, checks: Set[str] = frozenset({"check"})) -> bool:
+    """Whether running it can fail as a test: an assert outside functions that may not hold, or a use of a checking function."""
+    return any(_can_fail(node, checks) for node in _run(tree))
+
+
+def _can_fail(node: ast.AST, checks: Set[str]) -> bool:
+    if isinstance(node, ast.Assert):
+        return not (isinstance(node.test, ast.Constant) and node.test.value)
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in checks
+
+
+def _names_of_modules(trees: Sequence[ast.AST], around: Sequence[ast.AST]) -> list[str]:
+    """Functions that tests call by the name of a module of Python (`select(a)`), where nothing else defines them.
+
+    A module cannot be called, so they are the program's.
+    """
+    nodes = [node for tree in [*trees, *around] for node in ast.walk(tree)]
+    bound = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    bound |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    bound |= {(node.asname or node.name).split(".")[0] for node in nodes if isinstance(node, ast.alias)}
+    called = [node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    return [name for name in dict.fromkeys(called) if name in sys.stdlib_module_names and name not in bound]
+
+
+def _tolerance(data: Mapping[str, Any]) -> float | None:
+    value = data.get("float_tolerance")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise DataError(f"float_tolerance = {value!r} is no number from 0 up, such as 1e-6")
+    return float(value)
 
 
 def _lists(data: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -176,15 +176,19 @@ def _become_main(source: str) -> None:
     main_module.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = main_module
     sys.argv = ["main.py"]
-    threading = sys.modules.get("threading")
     codes = [
         _exit_code(lambda: exec(compile(source, "main.py", "exec"), main_module.__dict__)),
-        _exit_code(lambda: threading._shutdown() if threading else None),
+        _exit_code(_wait_for_threads),
         _exit_code(atexit._run_exitfuncs),
         _exit_code(sys.stdout.flush),
         _exit_code(sys.stderr.flush),
     ]
     os._exit(next((code for code in codes if code), 0))
+
+
+def _wait_for_threads() -> None:
+    if threading := sys.modules.get("threading"):  # imported by the program, or not at all
+        threading._shutdown()
 
 
 def _exit_code(run: Callable[[], Any]) -> int:
