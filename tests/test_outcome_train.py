@@ -85,7 +85,8 @@ def test_load_prm_reads_the_value_that_was_trained(tmp_path: Path, options: dict
     learner, loaded = start(config)
     randomised(loaded)
     learner.save(tmp_path / "orm")
-    assert read_spec(tmp_path / "orm") == PRMSpec(family="value_head", separator=";", chat=False)
+    base = config.model.path if config.model.lora_rank else ""
+    assert read_spec(tmp_path / "orm") == PRMSpec(family="value_head", separator=";", chat=False, base=base)
     logit_BT = learner.outputs(outcome_batch(rows_of(config))).output_BT
     prm = prmkit.load_prm(tmp_path / "orm", device="cpu")
     scored = prm.score_all(SOLUTIONS)
