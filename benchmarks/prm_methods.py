@@ -83,14 +83,14 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "implicit CE": Method(kind="implicit", labels="true", loss="ce", rate=5e-4, beta=0.5),
-    "implicit CE, 2 responses": Method(kind="implicit", labels="true", loss="ce", rate=1e-3, beta=0.5, responses=2),
-    "implicit DPO": Method(kind="implicit", labels="true", loss="dpo", rate=5e-4, beta=0.5),
-    "implicit KTO": Method(kind="implicit", labels="true", loss="kto", rate=5e-4, beta=0.5),
-    "implicit NCA": Method(kind="implicit", labels="true", loss="nca", rate=5e-4, beta=0.5),
-    "explicit, true labels": Method(kind="stepwise", labels="true", rate=5e-4),
-    "explicit, Monte Carlo": Method(kind="stepwise", labels="monte_carlo", rate=5e-4),
-    "outcome model": Method(kind="outcome", labels="true", rate=5e-4),
+    "implicit CE": Method(kind="implicit", labels="true", loss="ce", rate=2e-5, beta=0.5),
+    "implicit CE, 2 responses": Method(kind="implicit", labels="true", loss="ce", rate=1e-4, beta=0.5, responses=2),
+    "implicit DPO": Method(kind="implicit", labels="true", loss="dpo", rate=2e-5, beta=0.5),
+    "implicit KTO": Method(kind="implicit", labels="true", loss="kto", rate=2e-5, beta=0.5),
+    "implicit NCA": Method(kind="implicit", labels="true", loss="nca", rate=3e-4, beta=0.5),
+    "explicit, true labels": Method(kind="stepwise", labels="true", rate=3e-4, epochs=24),
+    "explicit, Monte Carlo": Method(kind="stepwise", labels="monte_carlo", rate=3e-4, epochs=24),
+    "outcome model": Method(kind="outcome", labels="true", rate=1e-3, epochs=1),
 }
 """`labels = true` gives outcomes and true step labels; implicit and outcome models look at the outcomes alone."""
 TUNING_RATES = {"implicit": (2e-5, 5e-5, 1e-4, 3e-4), "stepwise": (3e-4, 1e-3), "outcome": (3e-4, 1e-3)}
