@@ -183,6 +183,9 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         return st.sampled_from(get_args(hint))
     if get_origin(hint) is tuple:
         return st.lists(values_of(get_args(hint)[0]), max_size=3)
+    if is_dataclass(hint):  # a table in an array of tables
+        leaves = {path[0]: leaf for path, leaf in leaf_hints(hint).items() if len(path) == 1}  # type: ignore[arg-type]
+        return st.fixed_dictionaries({}, optional={name: values_of(leaf) for name, leaf in leaves.items()})
     by_type = {
         bool: st.booleans(),
         int: st.integers(2, 10**6),
