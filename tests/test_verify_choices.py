@@ -60,6 +60,7 @@ LISTS = [
     r"\boxed{A, B, C, D}", r"\boxed{A}, \boxed{B}", r"\boxed{(A)(B)(C)(D)}", r"\boxed{A \text{ or } B}", r"\boxed{A\ B}",
     r"\boxed{\text{A} \quad \text{B}}", "The answer is A/B/C/D.", "The answer is A, B, C or D.", "The answer is A or B",
     "Answer: A; B; C", "Answer: **A** | **B**", "#### A, B", "Die Antwort ist A oder B.", r"\boxed{(A) 5, (B) 6}",
+    "So it is A or B.", "I think it must be (A), (B).",
 ]  # fmt: skip
 
 

@@ -94,7 +94,9 @@ def concluded_choice(response: str) -> str | None:
     places = list(_CONCLUSION.finditer(response))[-_CONCLUSIONS:]
     for place in reversed(places):
         if match := _AFTER_CONCLUSION.match(response, place.end()):
-            return match.group(1)
+            said = re.split(r"[.!?\n]", response[place.end() : place.end() + _LISTED_CHARS], maxsplit=1)[0]
+            first = _LETTER_WORD.search(said)
+            return None if first and names_several(said[first.start() :]) else match.group(1)
     return None
 
 
@@ -111,11 +113,10 @@ def last_choice(response: str) -> str | None:
 def names_several(answer: str) -> bool:
     """Whether an answer lists options instead of choosing one: `A, B, C or D`, `(A) 5, (B) 6`. Letters twice are one."""
     plain = _COMMANDS.sub(" ", answer[:_LISTED_CHARS])
-    first = choice_in(answer)
-    found = set(_ANOTHER_WITH_TEXT.findall(plain))
     if _SEVERAL.fullmatch(plain):
-        found |= set(re.findall(rf"\b({_LETTER})\b", plain.upper()))
-    return first is not None and bool(found - {first})
+        return len(set(re.findall(rf"\b{_LETTER}\b", plain.upper()))) > 1
+    first = choice_in(answer)
+    return first is not None and bool(set(_ANOTHER_WITH_TEXT.findall(plain)) - {first})
 
 
 def same_choice(wanted: Choice, answer: str) -> bool:
