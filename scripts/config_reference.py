@@ -28,6 +28,16 @@ from prmkit.config import (
     VerifierConfig,
     VerifierPart,
 )
+from prmkit.curate.config import (
+    AnswerConfig,
+    ChoicesConfig,
+    ContaminationConfig,
+    DifficultyConfig,
+    DuplicatesConfig,
+    PrepareConfig,
+    RulesConfig,
+    VerifiabilityConfig,
+)
 from prmkit.data.convert_config import ConvertConfig
 from prmkit.data.types import SamplingParams
 from prmkit.doctor.config import DoctorConfig
@@ -54,6 +64,26 @@ SECTIONS: list[tuple[str, str, type]] = [
     ("`prmkit train outcome`", "[explicit_prm.md](explicit_prm.md) explains them.", OutcomeConfig),
     ("`prmkit train implicit`", "[implicit_prm.md](implicit_prm.md) explains them.", ImplicitConfig),
     ("`prmkit data convert`", "[prm_data.md](prm_data.md) explains them.", ConvertConfig),
+    ("`prmkit data prepare`", "[data_prepare.md](data_prepare.md) explains them and their sections.", PrepareConfig),
+    ("`[rules]` of `prmkit data prepare`", "", RulesConfig),
+    ("`[answer]` of `prmkit data prepare`", "", AnswerConfig),
+    (
+        "`[choices]` of `prmkit data prepare`",
+        "`[choices.model]` is as `[model]`; `[choices.sampling]` as `[sampling]`, with temperature 0.8 and max_tokens 2048.",
+        ChoicesConfig,
+    ),
+    ("`[duplicates]` of `prmkit data prepare`", "", DuplicatesConfig),
+    ("`[contamination]` of `prmkit data prepare`", "", ContaminationConfig),
+    (
+        "`[difficulty]` of `prmkit data prepare`",
+        "`[difficulty.model]` is as `[model]`; `[difficulty.sampling]` as `[sampling]`, with max_tokens 2048.",
+        DifficultyConfig,
+    ),
+    (
+        "`[verifiability]` of `prmkit data prepare`",
+        "`[verifiability.sampling]` is as `[sampling]`, with temperature 0.8, top_p 0.95 and max_tokens 16384.",
+        VerifiabilityConfig,
+    ),
     ("`prmkit doctor`", "[doctor.md](doctor.md) explains what it looks for.", DoctorConfig),
     ("`prmkit export`", "[prms.md](prms.md) explains them.", ExportConfig),
     ("`prmkit score`", "[scoring.md](scoring.md) explains them.", ScoreConfig),

@@ -132,7 +132,7 @@ def test_the_torch_that_the_readme_installs_is_the_pinned_one() -> None:
 
 
 TOML_BLOCKS = [(page.name, block) for page in PAGES for block in blocks(page, "toml")]
-VERB_OF_PAGE = {"url_models.md": "eval"}
+VERB_OF_PAGE = {"url_models.md": "eval", "data_prepare.md": "data prepare"}
 """Pages whose blocks are not of `prmkit rl`."""
 
 

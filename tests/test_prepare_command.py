@@ -209,6 +209,8 @@ def test_a_source_is_needed_and_programs_are_refused(tmp_path: Path, capsys: pyt
     source = write(tmp_path / "q.jsonl", ROWS)
     assert "not programs" in refused(tmp_path, capsys, "--source", f"humaneval={source}")
     assert '"gsm8" in' in refused(tmp_path, capsys, f"--source=gsm8={source}")
+    other = write(tmp_path / "m.jsonl", [{"lang": "en", "id": 1, "question": "One?", "answer": "1"}])
+    assert "has no row of mgsm:de" in refused(tmp_path, capsys, f"--source=mgsm:de={other}")
 
 
 def test_a_model_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

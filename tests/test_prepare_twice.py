@@ -26,6 +26,10 @@ from prmkit.errors import ConfigError, DataError
         ("Find x-1.", "Find x+1.", False),
         ("Find 3.5 apples", "Find 35 apples", False),
         ("Find $x_1$", "Find $x_2$", False),
+        ("The point (0,3)", "the point $(0, 3)$", True),
+        ("1,000,000 km", "1000000 km.", True),
+        (r"$1{,}000$ km", "1\u202f000 km", False),
+        (r"$1{,}000$ km", r"1\,000 km", True),
         ("\u5c0f\u660e\u67093\u4e2a\u82f9\u679c\u3002", "\u5c0f\u660e\u6709 3 \u4e2a\u82f9\u679c", True),
         ("\uff12\uff0b\uff13", "2+3", True),
     ],
@@ -138,6 +142,21 @@ def test_evaluation_questions_are_found_whole_and_in_part(tmp_path: Path) -> Non
     assert (first["set"], first["id"], first["source"]) == ("math500", "e/1", f"{path}:1")
     assert first["words"] == "a train leaves the station at 9 and drives for 4 hours at"
     assert outcome.notes["evaluation questions compared with"] == 2
+
+
+def test_only_the_named_part_of_an_evaluation_set_counts(tmp_path: Path) -> None:
+    rows = [
+        {"lang": code, "id": 1, "question": text, "answer": "3"}
+        for code, text in (("en", "One plus two?"), ("de", "Eins?"))
+    ]
+    path = write(tmp_path / "mgsm.jsonl", rows)
+    outcome = contamination_step(ContaminationConfig(against=(f"mgsm:de={path}",)))(
+        [record("One plus two?"), record("Eins?")]
+    )
+    assert reasons(outcome) == {"Eins?": "same_question"}
+    assert outcome.dropped[0].more["evaluation"]["set"] == "mgsm:de"
+    with pytest.raises(DataError, match="has no question"):
+        contamination_step(ContaminationConfig(against=(f"mgsm:fr={path}",)))
 
 
 def test_thirteen_words_are_needed(tmp_path: Path) -> None:

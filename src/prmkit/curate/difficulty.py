@@ -66,9 +66,9 @@ def difficulty_step(
             kept.append(result) if isinstance(result, Record) else dropped.append(result)
         failures = [drop for drop in dropped if drop.reason == "not_sampled"]
         refuse_failures("difficulty", config.failures, failures, len(records))
-        return Outcome(
-            kept=kept, dropped=dropped, notes=_histogram([*kept, *(d.record for d in dropped)]), samples=samples
-        )
+        notes = _histogram([*kept, *(drop.record for drop in dropped)])
+        notes["responses cut off at max_tokens"] = sum(line["finish"] == "length" for line in samples)
+        return Outcome(kept=kept, dropped=dropped, notes=notes, samples=samples)
 
     return run
 

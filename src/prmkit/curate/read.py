@@ -52,8 +52,15 @@ class NamedSource:
 
     @property
     def name(self) -> str:
-        """The task's name; the file's where there is none."""
-        return self.spec.name or Path(self.place).name
+        """The task's name and part; the file's where there is none."""
+        return ":".join(filter(None, (self.spec.name, self.part))) or Path(self.place).name
+
+    def has(self, fields: Mapping[str, Any]) -> bool:
+        """Whether a row belongs to the set, and to the part. A row that names no part belongs to any."""
+        spec = self.spec
+        if spec.keep is not None and not spec.keep(fields):
+            return False
+        return not self.part or fields.get(spec.part_field, self.part) in (self.part, spec.parts[self.part])
 
 
 def named_source(text: str, key: str) -> NamedSource:
@@ -79,7 +86,7 @@ def read_questions(source: NamedSource, key: str) -> list[tuple[str, str, str]]:
     found = []
     try:
         for row in read_rows(source.place, split=spec.split):
-            if spec.keep is not None and not spec.keep(row.fields):
+            if not source.has(row.fields):
                 continue
             if spec.read_row is not None:
                 question = str(read_prompt(row, spec, TEMPLATES["plain"]).meta["question"])
@@ -89,7 +96,9 @@ def read_questions(source: NamedSource, key: str) -> list[tuple[str, str, str]]:
     except DataError as error:
         raise DataError(f"{key}: {error}") from None
     if not found:
-        raise DataError(f"{key}: {source.place} has no question of {spec.title}; check that this is its file")
+        raise DataError(
+            f"{key}: {source.place} has no question of {source.name or spec.title}; check that this is its file"
+        )
     return found
 
 
@@ -110,7 +119,10 @@ def read_records(config: PrepareConfig) -> tuple[list[Record], list[Unread]]:
     unread: list[Unread] = []
     seen: Counter[str] = Counter()
     for source in sources:
-        for result in _rows(source, config):
+        results = list(_rows(source, config))
+        if not results:
+            raise DataError(f"source: {source.place} has no row of {source.name}; check that this is its file")
+        for result in results:
             record = _record(result, source.spec) if isinstance(result, Row) else result
             if isinstance(record, Unread):
                 if config.on_bad == "stop":
@@ -130,8 +142,7 @@ def _rows(source: NamedSource, config: PrepareConfig) -> Iterator[Row | Unread]:
         rows: Iterator[Row | Unread] = _lines(path, config.limit)
     else:
         rows = iter(read_rows(source.place, split=config.split, limit=config.limit))
-    keep = source.spec.keep
-    return (row for row in rows if isinstance(row, Unread) or keep is None or keep(row.fields))
+    return (row for row in rows if isinstance(row, Unread) or source.has(row.fields))
 
 
 def _lines(path: Path, limit: int) -> Iterator[Row | Unread]:

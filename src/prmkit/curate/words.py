@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 _ONE_EACH = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff"
 """Thai, Japanese, Chinese: no spaces between words."""
 _WORD = re.compile(
-    rf"\\[A-Za-z]+|\d+(?:[.,]\d+)*|[{_ONE_EACH}]|[^\W\d_{_ONE_EACH}]+|[^\w\s]",
+    rf"\\[A-Za-z]+|\d+(?:\.\d+)?|[{_ONE_EACH}]|[^\W\d_{_ONE_EACH}]+|[^\w\s]",
 )
+_THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\})(?=\d{3}(?!\d))")
 _LEFT_OUT = frozenset("$.,?!;:\"'`~\\*\u2019\u2018\u201c\u201d\u3002\u3001")
 _LAYOUT = re.compile(r"\\(?:left|right|displaystyle|text(?:bf|rm|it)?|mathrm|mbox|q?quad|[bB]ig+[lr]?|limits|,|!)")
 _SAME = {
@@ -30,6 +31,7 @@ _SAME = {
 def words(text: str) -> list[str]:
     """The words of a text, in order."""
     plain = unicodedata.normalize("NFKC", text).replace(r"\,", "").replace(r"\!", "").casefold()
+    plain = _THOUSANDS.sub("", plain)
     found = (_SAME.get(word, word) for word in _WORD.findall(plain))
     return [word for word in found if word not in _LEFT_OUT and not _LAYOUT.fullmatch(word)]
 
