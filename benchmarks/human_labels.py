@@ -22,7 +22,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,10 @@ TRAINING = {
     "prm800k": "prm800k_steps/trajectories.jsonl",
     "gsm8k": "gsm8k_model_solutions/example_model_solutions.jsonl",
 }
+KINDS = ("stepwise", "implicit", "outcome")
 POOLS = ("math_best_of_8", "gsm8k_12_models")
+SECTIONS = ("sets", "models", "thresholds", "unscored", "first_errors", "steps", "best_of_n", "paired")
+"""Of the card, in the result file."""
 QUESTION_FIELDS = ("problem", "question", "original_question")
 
 Row = Mapping[str, Any]
@@ -98,12 +100,10 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> int:
     return len(rows)
 
 
-def command(*words: str) -> float:
-    """Run prmkit; the seconds it took."""
+def command(*words: str) -> None:
+    """Run prmkit. What a run of this script that was cut off has trained is not trained again."""
     print("prmkit " + " ".join(words), file=sys.stderr, flush=True)
-    start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "prmkit.cli.main", *words], check=True, stdout=sys.stderr)
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/human_labels"))
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--train", nargs="+", choices=KINDS, default=list(KINDS), help="what to train and judge")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--max-tokens", type=int, default=224)
@@ -129,16 +130,17 @@ def main() -> None:
     counts = prepare(options.data, options.work, options)
     settings = {key: value for key, value in vars(options).items() if key not in ("data", "work")}
     options.model = str(resolve_model_path(options.model, options.work, 0))
-    seconds = {name: command(*words) for name, words in trainings(options).items()}
-    models = {name: str(options.work / name) for name in seconds}
+    for name, words in trainings(options).items():
+        if name in options.train:
+            command(*words)
+    models = {name: str(options.work / name) for name in options.train}
     folders = {name: str(sorted(Path(path).glob("checkpoints/step_*/prm"))[-1]) for name, path in models.items()}
     sets = {name: options.work / f"{name}.jsonl" for name in SETS}
-    seconds["evaluation"] = command(*evaluation(options, folders, sets))
-    card = json.loads((options.work / "card" / "card.json").read_text(encoding="utf-8"))
-    write_result(
-        "human_labels", {"quick": options.quick, "settings": settings, "rows": counts, "seconds": seconds, "card": card}
-    )
-    print(json.dumps({"rows": counts, "seconds": {key: round(value) for key, value in seconds.items()}}))
+    command(*evaluation(options, folders, sets))
+    whole = json.loads((options.work / "card" / "card.json").read_text(encoding="utf-8"))
+    card = {key: whole[key] for key in SECTIONS}
+    write_result("human_labels", {"quick": options.quick, "settings": settings, "rows": counts, "card": card})
+    print(json.dumps(counts))
 
 
 def trainings(options: argparse.Namespace) -> dict[str, list[str]]:
@@ -171,8 +173,9 @@ def evaluation(options: argparse.Namespace, folders: Mapping[str, str], sets: Ma
     """The report card as a command line."""
     return [
         *("eval", "prm", "--out", str(options.work / "card"), "--threshold", "mr_gsm8k"),
-        *("--models", f"stepwise={folders['stepwise']}", f"implicit={folders['implicit']}"),
-        *("--controls", f"outcome={folders['outcome']}", f"logprob={options.model}"),
+        *("--models", *(f"{name}={folder}" for name, folder in folders.items() if name != "outcome")),
+        *("--controls", *(f"{name}={folder}" for name, folder in folders.items() if name == "outcome")),
+        f"logprob={options.model}",
         *("--overrides", "logprob.family=log_prob"),
         *("--process-bench", f"mr_gsm8k={sets['mr_gsm8k']}", "--prm-bench", f"prmbench={sets['prmbench']}"),
         *("--pools", *(f"{name}={sets[name]}" for name in POOLS)),
