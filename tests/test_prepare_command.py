@@ -231,6 +231,14 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert folder_bytes(tmp_path / "out") == before
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["data", "prepare", "--source=nowhere.jsonl", f"--out={tmp_path / 'file' / 'out'}"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_an_empty_result_says_which_step_emptied_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "q.jsonl", [ROWS[1], ROWS[4], ROWS[5]])
     message = refused(tmp_path, capsys, f"--source={source}")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from prepare_setup import kept, reasons, record, verifier
 
+from prmkit.config import ModelConfig
 from prmkit.curate.answers import answer_step, check_answers
 from prmkit.curate.choices import choices_step, find_options
-from prmkit.curate.config import AnswerConfig, ChoicesConfig, PrepareConfig, RulesConfig
+from prmkit.curate.config import AnswerConfig, ChoicesConfig, DifficultyConfig, PrepareConfig, RulesConfig
 from prmkit.curate.record import Outcome, Record
 from prmkit.curate.rules import rules_step
 from prmkit.curate.steps import own_step
@@ -296,6 +297,10 @@ def test_own_steps_that_are_not_there(name: str) -> None:
         ({"steps": ("rule",)}, 'steps: "rule" is no step; did you mean "rules"?'),
         ({"steps": ()}, "steps is empty"),
         ({"steps": ("difficulty",)}, "difficulty.model.path"),
+        (
+            {"steps": ("difficulty",), "difficulty": DifficultyConfig(model=ModelConfig(device="cpu"))},
+            "difficulty.model.path",
+        ),
         ({"steps": ("verifiability",)}, "[[verifiability.models]]"),
         ({"choices": ChoicesConfig(by="model")}, "choices.model.path"),
     ],

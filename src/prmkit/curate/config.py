@@ -22,6 +22,11 @@ def _in_range(section: object, ranges: dict[str, tuple[float, float]]) -> None:
             raise ConfigError(f"{key} = {value} is out of range [{low:g}, {high:g}]")
 
 
+def _is_unset(model: ModelConfig) -> bool:
+    """Neither folder nor server. The model that is made from scratch can read no questions."""
+    return model.path == "tiny" and not model.url
+
+
 @dataclass(frozen=True, kw_only=True)
 class RulesConfig:
     """Questions that cannot be asked, or not be judged, by their wording."""
@@ -213,17 +218,19 @@ class PrepareConfig:
                 raise ConfigError(
                     f'steps: "{name}" is no step; {nearest(name, STEPS)} (one\'s own is "module:function")'
                 )
-        unset = ModelConfig()
+        opening = self.choices.mode == "open" and self.choices.by == "model"
         needs = {
-            "difficulty": self.difficulty.model == unset,
-            "choices": self.choices.mode == "open" and self.choices.by == "model" and self.choices.model == unset,
+            "difficulty": _is_unset(self.difficulty.model),
+            "choices": opening and _is_unset(self.choices.model),
         }
         for name, missing in needs.items():
             if name in self.steps and missing:
                 raise ConfigError(
                     f'the step "{name}" samples from a model; set {name}.model.path to its folder or {name}.model.url to a server'
                 )
-        if "verifiability" in self.steps and not self.verifiability.models:
+        if "verifiability" in self.steps and (
+            not self.verifiability.models or any(map(_is_unset, self.verifiability.models))
+        ):
             raise ConfigError(
                 'the step "verifiability" samples from models; add [[verifiability.models]] tables with path or url'
             )

@@ -125,6 +125,10 @@ def check_out(config: PrepareConfig) -> Path:
     out = Path(config.out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists already, and nothing is overwritten; set out to another folder, or remove it")
+    try:  # before hours of sampling, not after
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out = {config.out!r} cannot be written: {error}; set it to another folder") from error
     return out
 
 

@@ -21,6 +21,9 @@ FORMAT = 1
 """Of the file and of its keys; another number finds nothing of this one's."""
 
 
+_KEYS_PER_QUERY = 500
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampled:
     """One response."""
@@ -65,11 +68,16 @@ class ResponseCache:
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"cache = {str(path)!r} cannot be used: {error}; name another file") from error
 
-    def read(self, key: str) -> list[Sampled] | None:
-        """The responses under this key; None where there are none."""
+    def read(self, keys: Sequence[str]) -> dict[str, list[Sampled]]:
+        """The responses under those of the keys that are there."""
+        found: dict[str, list[Sampled]] = {}
         with self._failing(), self._open() as database:
-            row = database.execute("SELECT found FROM responses WHERE key = ?", (key,)).fetchone()
-        return None if row is None else [Sampled(text=text, finish=finish) for text, finish in json.loads(row[0])]
+            for start in range(0, len(keys), _KEYS_PER_QUERY):
+                part = keys[start : start + _KEYS_PER_QUERY]
+                query = f"SELECT key, found FROM responses WHERE key IN ({','.join('?' * len(part))})"
+                for key, members in database.execute(query, part):
+                    found[key] = [Sampled(text=text, finish=finish) for text, finish in json.loads(members)]
+        return found
 
     def write(self, found: Mapping[str, Sequence[Sampled]]) -> None:
         """Keep these, less those of which a response is missing. Raises CheckpointError when the disk is full."""
@@ -115,7 +123,7 @@ def sample_all(
     identity = {"format": FORMAT, "model": dict(model.identity), "params": asdict(params), "n": n, "seed": seed}
     keys = [_key(identity, prompt) for prompt in prompts]
     unique = dict(zip(keys, prompts, strict=True))
-    found = {key: responses for key in unique if (responses := cache.read(key)) is not None}
+    found = cache.read(list(unique))
     num_known = len(found)
     on_progress(num_known, len(unique))
     together = isinstance(model.sampler, SeededSampler) and not getattr(model.sampler, "remote", False)
