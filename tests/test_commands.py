@@ -47,6 +47,8 @@ def test_fine_tune_train_evaluate_report(tmp_path: Path) -> None:
     assert tuned.code == 0, tuned.err
     model = tmp_path / "sft" / "checkpoints" / "step_000002" / "policy"
     assert f"model: {model}" in tuned.out.replace("\n", "")
+    again = sft(tmp_path, f"--data={data}", f"--run-dir={tmp_path / 'sft'}", "--batch-size=4")
+    assert "sft: already at step 2 of 2; nothing is trained. To go on, ask for more: --steps 4" in again.out
     config = write(
         tmp_path / "run.toml",
         'preset = "prime"',
@@ -63,6 +65,7 @@ def test_fine_tune_train_evaluate_report(tmp_path: Path) -> None:
     written = tomllib.loads((tmp_path / "rl" / "config.toml").read_text())
     assert (written["seed"], written["preset"], written["algorithm"]["filter"]["enabled"]) == (7, "prime", False)
     assert {"prmkit", "torch", "transformers", "python", "commit"} <= set(written["run"])
+    assert "rl: already at step 2 of 2; nothing is trained" in commands().run("rl", config, "--seed=7").out
     assert len((tmp_path / "rl" / "metrics.jsonl").read_text().splitlines()) == 2
     assert (tmp_path / "rl" / "report.html").stat().st_size > 10_000
     assert list((tmp_path / "rl" / "tensorboard").glob("events.*"))

@@ -147,7 +147,7 @@ def test_preferences_are_pairs_as_they_stand(tmp_path: Path) -> None:
     assert shown == [("1+1=2#2<eos>", "1+1=3#3<eos>"), ("2+2=4#4<eos>", "2+2=3#3<eos>")]
     assert data.validation is not None
     assert [r.outcome for r in data.validation.responses] == [1, 0, 1, 0]
-    with pytest.raises(DataError, match="which a preference alone does not say; .* --loss dpo"):
+    with pytest.raises(DataError, match=r"which a preference alone does not say; .* --loss dpo"):
         read_files(config(data=(path,), loss="ce"), TOKENIZER, 128)
     taken = read_files(config(data=(path,), loss="kto", preferred_is_right=True), TOKENIZER, 128).data
     assert outcomes(taken) == {1.0: 2, 0.0: 2}

@@ -242,8 +242,8 @@ def test_score_takes_text_turns_or_a_prompt(tmp_path: Path) -> None:
 
 
 def test_smollm2_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    language_model(tmp_path / "prmkit" / "smollm2-135m-instruct")  # as if it had been converted before
+    monkeypatch.setenv("PRMKIT_CACHE", str(tmp_path))
+    language_model(tmp_path / "smollm2-135m-instruct")  # as if it had been converted before
     prm = prmkit.load_prm("smollm2", spec=PRMSpec(family="log_prob"), device="cpu")
     prompt = Prompt(id="", messages=(Message(role="user", content="w1"),), answer="")
     assert isinstance(prm.score_all([Solution(id="", prompt=prompt, steps=("w2 w3",))])[0], StepRewards)

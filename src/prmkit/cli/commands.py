@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +10,15 @@ from rich.console import Console
 from prmkit.cli.progress import progress_bar
 from prmkit.cli.provenance import resolved_config
 from prmkit.errors import ConfigError
+from prmkit.models.folders import work_dir
 
 if TYPE_CHECKING:
     from prmkit.rl.config import RLConfig
     from prmkit.tasks.task import Task
     from prmkit.train.config import SFTConfig
+    from prmkit.train.run_folder import RunFolder
 
 console = Console()
-
-
-def work_dir() -> Path:
-    """Where models that prmkit makes or unpacks are kept: $PRMKIT_CACHE, by default ~/.cache/prmkit."""
-    return Path(os.environ.get("PRMKIT_CACHE") or Path.home() / ".cache" / "prmkit")
 
 
 def sft(config: SFTConfig) -> None:
@@ -44,6 +40,7 @@ def sft(config: SFTConfig) -> None:
     encoded = encode_all(tokenizer, demonstrations, min(config.max_tokens, context))
     folder = RunFolder(Path(config.run_dir))
     folder.open(resolved_config(config))
+    say_where_it_stands(folder, config.steps)
     with progress_bar("sft", config.steps, ("loss", "grad_norm")) as bar, stop_on_signals() as stop:
         done = train_sft(learner, encoded, folder, config, on_step=bar, stop=stop)
     _finish(done, folder.path, f"model: {folder.checkpoints / f'step_{folder.saved_steps()[-1]:06d}' / 'policy'}")
@@ -69,6 +66,7 @@ def rl(config: RLConfig) -> None:
             local.sampler.check(prompts, config.sampling)
         folder = RunFolder(Path(config.run_dir))
         folder.open(resolved_config(config))
+        say_where_it_stands(folder, config.steps)
         data = RunData(train=task.train, test=task.test, first_error=task.first_error)
         with progress_bar("rl", config.steps, RL_COLUMNS) as bar, stop_on_signals() as stop:
             done = train_rl(config, local.roles, data, folder, on_step=bar, stop=stop)
@@ -84,6 +82,20 @@ def _check_prompts(config: RLConfig, task: Task) -> None:
         raise ConfigError("task.train is empty: RL needs training prompts; set task.train to a JSONL file")
     if config.eval_every and not task.test:
         raise ConfigError(f"eval_every = {config.eval_every}, but task.test is empty; set task.test, or eval_every = 0")
+
+
+def say_where_it_stands(folder: RunFolder, total: int) -> None:
+    """A line where the run is as long as asked already, or longer: nothing is trained then."""
+    step = max(folder.saved_steps(), default=0)
+    if step < total:
+        return
+    longer = f", which is more than the {total} asked for" if step > total else f" of {total}"
+    console.print(
+        f"{folder.path}: already at step {step}{longer}; nothing is trained. To go on, ask for more: "
+        f"--steps {step + max(1, total)}; to begin anew, give another --run-dir",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def _finish(done: bool, path: Path, last_line: str) -> None:

@@ -27,8 +27,8 @@ def doctor(config: DoctorConfig) -> None:
         raise ConfigError("data is not set; prmkit doctor --data FILE.jsonl... [--model FOLDER] [--test FILE.jsonl]")
     patient = None
     if config.model:
-        from prmkit.cli.commands import work_dir
         from prmkit.doctor.patient import load_patient
+        from prmkit.models.folders import work_dir
 
         patient = load_patient(config.model, work_dir())
     findings = examine(config, patient)

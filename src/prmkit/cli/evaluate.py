@@ -107,7 +107,7 @@ def _evaluated(config: EvalConfig, asked: Asked, record: Record | None) -> tuple
 
 def _sampler(config: EvalConfig) -> tuple[Sampler, str]:
     """What answers, and its chat template; a server keeps its own to itself."""
-    from prmkit.cli.commands import work_dir
+    from prmkit.models.folders import work_dir
 
     if config.model.url:
         from prmkit.engines.url import URLSampler
@@ -163,8 +163,8 @@ def model_identity(config: EvalConfig) -> dict[str, Any]:
         from prmkit.engines.url import URLSampler
 
         return {"url": config.model.url, "name": URLSampler(config.model).name}
-    from prmkit.cli.commands import work_dir
     from prmkit.evaluate.score_files import model_fingerprint
+    from prmkit.models.folders import work_dir
     from prmkit.models.load import resolve_model_path
 
     folder = resolve_model_path(config.model.path, work_dir(), config.seed)

@@ -58,10 +58,10 @@ def prepare(config: PrepareConfig) -> None:
 
 
 def _open_model(model: ModelConfig, seed: int) -> Model:
-    from prmkit.cli.commands import work_dir
     from prmkit.cli.evaluate import model_identity
     from prmkit.curate.sampling import Model
     from prmkit.evaluate.config import EvalConfig
+    from prmkit.models.folders import work_dir
 
     identity = model_identity(EvalConfig(model=model, seed=seed))
     if model.url:

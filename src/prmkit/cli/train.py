@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from prmkit.cli.commands import work_dir
+from prmkit.cli.commands import say_where_it_stands
 from prmkit.cli.progress import progress_bar
 from prmkit.cli.provenance import resolved_config
+from prmkit.models.folders import work_dir
 
 if TYPE_CHECKING:
     from prmkit.train.implicit_config import ImplicitConfig
-    from prmkit.train.run_folder import RunFolder
     from prmkit.train.stepwise_config import OutcomeConfig, StepwiseConfig
 
 console = Console()
@@ -132,20 +132,6 @@ def _say(notes: Mapping[str, Sequence[str]]) -> None:
     for before, sentences in notes.items():
         for sentence in sentences:
             console.print(f"{before}{sentence}", soft_wrap=True, markup=False)
-
-
-def say_where_it_stands(folder: RunFolder, total: int) -> None:
-    """A line where the run is as long as asked already, or longer: nothing is trained then."""
-    step = max(folder.saved_steps(), default=0)
-    if step < total:
-        return
-    longer = f", which is more than the {total} asked for" if step > total else f" of {total}"
-    console.print(
-        f"{folder.path}: already at step {step}{longer}; nothing is trained. To go on, ask for more: "
-        f"--steps {step + max(1, total)}; to begin anew, give another --run-dir",
-        soft_wrap=True,
-        markup=False,
-    )
 
 
 def finish(done: bool, path: Path, role: str) -> None:

@@ -1,4 +1,4 @@
-"""Folders that are made once and then only read."""
+"""Folders that are made once and then only read, and where they are kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+
+def work_dir() -> Path:
+    """Where models that prmkit makes or unpacks are kept: $PRMKIT_CACHE, by default ~/.cache/prmkit."""
+    return Path(os.environ.get("PRMKIT_CACHE") or Path.home() / ".cache" / "prmkit")
 
 
 def write_folder_once(folder: Path, write: Callable[[Path], object]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ from prmkit.engines.local.prms.log_ratio import load_log_ratio
 from prmkit.engines.local.prms.prm import PRM, Head
 from prmkit.engines.local.prms.values import load_values
 from prmkit.errors import ModelError
+from prmkit.models.folders import work_dir
 from prmkit.models.load import DTYPES, is_adapter, newest_policy, resolve_device
 from prmkit.models.smollm2 import smollm2_folder
 
@@ -55,11 +55,11 @@ def load_prm(
 def model_folder(folder: Path) -> Path:
     """The folder with the weights: of a run, its last checkpoint's PRM, else its policy.
 
-    `smollm2` (the extra of that name) is made in the user's cache folder when not yet there. Raises ModelError where there is
+    `smollm2` (the extra of that name) is made under `work_dir()` when not yet there. Raises ModelError where there is
     no model.
     """
     if str(folder) == "smollm2" and not folder.exists():
-        return smollm2_folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prmkit")
+        return smollm2_folder(work_dir())
     prms = [] if (folder / "config.json").is_file() else sorted(folder.glob("checkpoints/step_*/prm"))
     found = prms[-1] if prms else newest_policy(folder)
     if not (found / "config.json").is_file() and not is_adapter(found):
