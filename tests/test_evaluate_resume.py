@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import atexit
 import functools
+import hashlib
 import json
 import os
+import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from rl_setup import At, Commands, Done, scratch, taught_model
 
 from prmkit.cli.main import main
+from prmkit.config import JudgeConfig, VerifierConfig, VerifierPart
 from prmkit.data.types import Message, Prompt, Verdict
 from prmkit.errors import ConfigError, DataError
 from prmkit.evaluate.ledger import differences
 from prmkit.evaluate.record import Record
 from prmkit.evaluate.responses import Question, Response
+from prmkit.verify import verifier_identity
 
 ARGS = (
     "--model.device=cpu",
@@ -158,6 +163,49 @@ def test_a_question_has_the_same_answers_wherever_it_stands(tmp_path: Path) -> N
     forwards = answers("a", rows)
     assert answers("b", rows[::-1]) == forwards
     assert answers("c", rows[3:5]) == {key: value for key, value in forwards.items() if key in ("math/4", "math/5")}
+
+
+def with_own_reward(folder: Path) -> Done:
+    return shell().run(
+        "eval", f"--model.path={taught_model()}", *ARGS, "--verifier.function=own_reward:score", "--out=r.json", cwd=folder
+    )  # fmt: skip
+
+
+def test_verdicts_of_a_reward_function_are_not_kept_when_it_was_edited(tmp_path: Path) -> None:
+    source = tmp_path / "own_reward.py"
+    source.write_text("def score(data_source, solution_str, ground_truth, extra_info=None):\n    return 0.25\n")
+    first = with_own_reward(tmp_path)
+    assert first.code == 0, first.err
+    assert with_own_reward(tmp_path).code == 0
+    before = bytes_of(tmp_path)
+    source.write_text(source.read_text().replace("0.25", "0.75"))
+    edited = with_own_reward(tmp_path)
+    assert edited.code == 2
+    assert re.search(
+        r'r\.json was begun with other settings \(verifier\.function\.source: "[0-9a-f]{64}" then, ', edited.complaint()
+    )
+    assert {**bytes_of(tmp_path), "own_reward.py": b""} == {**before, "own_reward.py": b""}
+
+
+def test_what_verdicts_depend_on_is_named_by_part(tmp_path: Path) -> None:
+    maths, words = (Prompt(id=use, messages=(), answer="1", meta={"verifier": use}) for use in ("math", "qa"))
+    auto = VerifierConfig()
+    assert list(verifier_identity(auto, [maths, words])) == ["math", "qa"]
+    assert verifier_identity(auto, [words]) == {"qa": {}}, "nothing but prmkit itself"
+    assert verifier_identity(auto, [maths])["math"]["math-verify"] == version("math-verify")
+    template = tmp_path / "judge.txt"
+    judge = VerifierConfig(
+        parts=(
+            VerifierPart(use="judge", judge=JudgeConfig(url="http://localhost:1", name="j", template=str(template))),
+        )
+    )
+    found = []
+    for text in ("{question} {response} is it?", "{question} {response} is it right?"):
+        template.write_text(text)
+        found.append(verifier_identity(judge, [maths])["0.judge"])
+    assert [one["model"] for one in found] == ["j", "j"]
+    assert found[0]["template_sha256"] == hashlib.sha256(b"{question} {response} is it?").hexdigest()
+    assert found[1]["template_sha256"] != found[0]["template_sha256"]
 
 
 # ------------------------------------------------------------------------------------------------------------- the record

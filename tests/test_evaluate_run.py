@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import platform
@@ -347,12 +348,24 @@ def test_the_result_holds_every_response() -> None:
         PROMPTS[:3],
         [*PROMPTS[:3], prompt("d", answer="8")],
         [*PROMPTS[:3], Prompt(id="d", messages=(Message(role="system", content="d?"),), answer="7")],
+        [*PROMPTS[:3], dataclasses.replace(PROMPTS[3], meta={"tests": {"inputs": ["1"], "outputs": ["2"]}})],
+        [*PROMPTS[:3], dataclasses.replace(PROMPTS[3], task="qa")],
     ],
-    ids=["order", "number", "answer", "role"],
+    ids=["order", "number", "answer", "role", "tests", "task"],
 )
 def test_the_data_hash_sees_every_change(changed: list[Prompt]) -> None:
     assert data_hash(PROMPTS) == data_hash(list(PROMPTS))
     assert data_hash(changed) != data_hash(PROMPTS)
+
+
+def test_the_data_hash_is_that_of_the_values_and_not_of_their_order() -> None:
+    one, other = (
+        {"tests": [1], "categories": {"a": "x", "b": "y"}},
+        {"categories": {"b": "y", "a": "x"}, "tests": [1]},
+    )
+    assert data_hash([dataclasses.replace(PROMPTS[0], meta=one)]) == data_hash(
+        [dataclasses.replace(PROMPTS[0], meta=other)]
+    )
 
 
 def test_a_result_is_written_whole(tmp_path: Path) -> None:

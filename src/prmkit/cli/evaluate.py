@@ -73,7 +73,7 @@ def evaluate(config: EvalConfig) -> None:
 def _evaluated(config: EvalConfig, asked: Asked, record: Record | None) -> tuple[EvaluationResult, str, dict[str, Any]]:
     """The judged questions, the chat template that asked them, and what else a result says of the model."""
     from prmkit.evaluate.run import data_hash, evaluate_questions, git_commit, versions
-    from prmkit.verify import ComposedVerifier, make_verifier
+    from prmkit.verify import ComposedVerifier, make_verifier, verifier_identity
 
     sampler, chat_template = _sampler(config)
     model = model_identity(config)
@@ -83,6 +83,7 @@ def _evaluated(config: EvalConfig, asked: Asked, record: Record | None) -> tuple
             "config": identity_config(config),
             "task": asked.about,
             "model": model,
+            "verifier": verifier_identity(config.verifier, asked.prompts),
             "data_sha256": data_hash(asked.prompts),
         }
         done = record.open(asked.prompts, identity, {**versions(), "commit": git_commit()})

@@ -187,11 +187,12 @@ def git_commit(package: Path = PACKAGE) -> str | None:
 
 
 def data_hash(prompts: Sequence[Prompt]) -> str:
-    """SHA-256 of what was asked, in order: ids, messages and reference answers."""
+    """SHA-256 of what was asked and what judges it, in order: ids, turns, references, task and meta (tests of programs)."""
     digest = hashlib.sha256()
     for prompt in prompts:
         turns = [[message.role, message.content] for message in prompt.messages]
-        digest.update(json.dumps([prompt.id, turns, prompt.answer]).encode() + b"\n")
+        asked = [prompt.id, turns, prompt.answer, prompt.task, dict(prompt.meta)]
+        digest.update(json.dumps(asked, sort_keys=True, default=str).encode() + b"\n")
     return digest.hexdigest()
 
 

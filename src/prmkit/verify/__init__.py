@@ -1,7 +1,7 @@
 """Verifiers: what says whether a response is right. Imports neither torch nor sympy."""
 
 from prmkit.verify.answers import extract_answer
-from prmkit.verify.compose import ComposedVerifier, MathVerifier, make_verifier
+from prmkit.verify.compose import ComposedVerifier, MathVerifier, make_verifier, verifier_identity
 from prmkit.verify.math import judge
 from prmkit.verify.qa import QAVerifier
 from prmkit.verify.user_function import FunctionVerifier
@@ -14,4 +14,5 @@ __all__ = [
     "extract_answer",
     "judge",
     "make_verifier",
+    "verifier_identity",
 ]

@@ -39,6 +39,12 @@ def identity(use: str, settings: Mapping[str, Any], function: str = "") -> str:
     For a user's function that is the file it stands in, not what that file imports.
     """
     named: dict[str, Any] = {"format": _FORMAT, "use": use, "settings": dict(settings), "prmkit": prmkit.__version__}
+    return json.dumps(named | behind(use, function), sort_keys=True)
+
+
+def behind(use: str, function: str = "") -> dict[str, str]:
+    """The versions or the source that make a verifier's verdicts, beside its settings and prmkit's own version."""
+    named: dict[str, str] = {}
     if use == "math":
         for package in ("math-verify", "sympy", "latex2sympy2-extended"):
             named[package] = _version(package)
@@ -46,7 +52,7 @@ def identity(use: str, settings: Mapping[str, Any], function: str = "") -> str:
         named["python"] = platform.python_version()
     if function:
         named |= {"function": function, "source": _source_hash(function.partition(":")[0])}
-    return json.dumps(named, sort_keys=True)
+    return named
 
 
 class CachedVerifier:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from typing import Any, Literal, Protocol, Self, cast
 from prmkit.config import MathConfig, Use, VerifierConfig, VerifierPart
 from prmkit.data.types import Prompt, Verdict, VerdictStatus
 from prmkit.errors import ConfigError
-from prmkit.verify.cache import CachedVerifier, identity
+from prmkit.verify.cache import CachedVerifier, behind, identity
 from prmkit.verify.judge import JudgeVerifier
 from prmkit.verify.math import Comparison, fast_verdict, load_math_verify
 from prmkit.verify.pool import error_verdict
@@ -22,6 +23,9 @@ from prmkit.verify.qa import QAVerifier
 from prmkit.verify.user_function import FunctionVerifier, data_source
 
 Responses = Sequence[tuple[Prompt, str]]
+
+_AUTO: tuple[Use, ...] = ("math", "qa", "code")
+"""What `use = "auto"` chooses from, by prompt."""
 
 _WORST: tuple[VerdictStatus, ...] = ("error", "timeout", "unparsed")
 """Which status an undecided whole has, where its parts differ."""
@@ -159,7 +163,35 @@ def make_verifier(config: VerifierConfig) -> OpenVerifier:
             parts = [_part(config, part, opened) for part in config.parts]
             opened.pop_all()
         return ComposedVerifier(parts, undecided=config.undecided)
-    alone = VerifierPart(
+    alone = _alone(config)
+    if config.use == "auto" and not config.function:
+        return ComposedVerifier([_named(config, alone, use) for use in _AUTO])
+    return _verifier(config, alone)
+
+
+def verifier_identity(config: VerifierConfig, prompts: Sequence[Prompt]) -> dict[str, dict[str, str]]:
+    """What verdicts on these prompts depend on that the configuration does not say, by part: versions of packages, a function's
+    source, a judge's template and model. prmkit's own version is left to the caller.
+
+    Raises ConfigError and ModelError for a judge that cannot be set up, or whose model has to be asked for and cannot be told.
+    """
+    alone = _alone(config)
+    auto = config.use == "auto" and not config.function
+    wanted = {prompt.meta.get("verifier", "math") for prompt in prompts}
+    parts = config.parts or ([replace(alone, use=use) for use in _AUTO if use in wanted] if auto else [alone])
+    found: dict[str, dict[str, str]] = {}
+    for index, part in enumerate(parts):
+        named = behind(part.use, part.function)
+        if part.use == "judge":
+            judge = JudgeVerifier(part.judge)
+            named |= {"template_sha256": hashlib.sha256(judge.template.encode()).hexdigest(), "model": judge.name}
+        found[f"{index}.{part.use}" if config.parts else part.use] = named
+    return found
+
+
+def _alone(config: VerifierConfig) -> VerifierPart:
+    """The one part of a configuration that names none."""
+    return VerifierPart(
         use="function" if config.function else "math" if config.use == "auto" else config.use,
         function=config.function,
         signature=config.signature,
@@ -169,9 +201,6 @@ def make_verifier(config: VerifierConfig) -> OpenVerifier:
         code=config.code,
         judge=config.judge,
     )
-    if config.use == "auto" and not config.function:
-        return ComposedVerifier([_named(config, alone, use) for use in ("math", "qa", "code")])
-    return _verifier(config, alone)
 
 
 def _nobody(prompt: Prompt) -> str:
