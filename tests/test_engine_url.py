@@ -97,6 +97,16 @@ def test_what_a_rollout_holds() -> None:
     assert rollout.logprobs == rollout.token_ends == ()
 
 
+@pytest.mark.parametrize(
+    ("count", "length"),
+    [(12, 12), ("12", 12), (12.0, 12), (None, 0), (-1, 0), ("many", 0), (True, 0), (1e300, 0), ([1], 0)],
+)
+def test_a_count_of_tokens_in_another_form(count: Any, length: int) -> None:
+    with chat_api(lambda asked: Say(completion("four", tokens=count))) as api:
+        rollout = sample(api, "a")[0].members[0]
+    assert (rollout.text, rollout.finish, len(rollout.token_ids)) == ("four", "stop", length)
+
+
 def test_logprobs_where_the_server_offers_them() -> None:
     """The euro sign is three bytes over two tokens: its character exists only after the second."""
     content = [
@@ -151,6 +161,8 @@ TRANSIENT = {
     "a list": Say([1, 2]),
     "an error with status 200": Say({"error": {"message": "upstream broke"}, "choices": []}),
     "choices of another form": Say({"choices": ["4"]}),
+    "nested without end": Say("[" * 100_000),
+    "a byte count that is none": Say(completion("4", logprobs={"content": [{"logprob": 0.0, "bytes": 10**14}]})),
     "text of another type": Say(completion(4)),  # type: ignore[arg-type]
     "not UTF-8": Say("\udcff".encode("utf-8", "surrogateescape").decode("latin-1")),
 }
@@ -322,6 +334,10 @@ def test_nobody_listens() -> None:
     with pytest.raises(SamplingError, match="the connection failed: ConnectError"):
         named.sample([prompt("a")], n=1, params=PARAMS, seed=0)
     with pytest.raises(
+        SamplingError, match=r"gave no response to any of 2 requests\. The first: the connection failed"
+    ):
+        named.try_each([prompt("a")], n=2, params=PARAMS, seeds=[0])
+    with pytest.raises(
         ModelError, match=r"/v1/models gives no list of models: the connection failed.*Start the server"
     ):
         _ = URLSampler(ModelConfig(url=url, server=FAST)).name
@@ -336,6 +352,31 @@ def test_what_is_set_up_wrongly_stops_at_once(status: int, advice: str) -> None:
         with pytest.raises(ModelError, match=f"says {status}: no such thing. .*{advice}"):
             sample(api, *map(str, range(50)), server=ServerConfig(concurrency=2))
         assert len(api.seen) < 10
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_text_that_a_gateway_refuses_fails_alone(status: int, concurrency: int) -> None:
+    """Wherever it stands, and also where it is all that is asked: a plain question then says that the rest is set up."""
+    blocked = Say({"error": {"message": "blocked"}}, status)
+    server = ServerConfig(concurrency=concurrency)
+    with chat_api(lambda asked: blocked if asked.text == "bad" else "4") as api:
+        first = sample(api, "bad", "a", "b", server=server)
+        last = sample(api, "a", "b", "bad", server=server)
+        before = len(api.seen)
+        alone = sampler(api, server).try_each([prompt("bad")], n=3, params=PARAMS, seeds=[0])
+        assert sorted(asked.text for asked in api.seen[before:]) == ["What is 1 + 1?", "bad", "bad", "bad"]
+    assert [group.members[0].failure for group in first] == [f"HTTP {status}: blocked", "", ""]
+    assert [group.members[0].failure for group in last] == ["", "", f"HTTP {status}: blocked"]
+    assert [member.failure for member in alone[0].members] == [f"HTTP {status}: blocked"] * 3
+
+
+def test_a_key_that_runs_out_stops_the_run() -> None:
+    with chat_api(lambda asked: Say("expired", 401) if len(api.seen) > 1 else "4") as api:
+        shared = sampler(api)
+        assert shared.try_each([prompt("a")], n=1, params=PARAMS, seeds=[0])[0].members[0].text == "4"
+        with pytest.raises(ModelError, match="says 401: expired"):
+            shared.try_each([prompt("a")], n=1, params=PARAMS, seeds=[0])
 
 
 def test_the_only_model_is_found_and_several_are_refused() -> None:
@@ -514,6 +555,55 @@ def test_prmkit_eval_asks_a_url(
     whole = "".join(path.read_text() for path in tmp_path.iterdir() if path.is_file()) + "".join(capsys.readouterr())
     assert "sk-secret-2" not in whole
     assert json.loads(out.read_text())["accuracy"]["sampled"]["mean"] == pytest.approx(3 / 4)
+
+
+def eval_command(folder: Path, api: ChatAPI, names: list[str], *more: str) -> list[str]:
+    rows = [{"id": name, "question": name, "answer": "4"} for name in names]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["eval", "--task", "math", "--task.test", str(folder / "test.jsonl"), "--samples", "2", "--model.url"]
+    return [*command, api.url, "--model.name", "m", "--out", str(folder / "r.json"), *more]
+
+
+def test_a_finished_evaluation_can_be_repeated_though_a_question_is_always_refused(tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Say | str:
+        return Say({"error": {"message": "flagged"}}, 400) if "bad" in asked.text else r"\boxed{4}"
+
+    with chat_api(answer) as api:
+        command = eval_command(tmp_path, api, ["bad", "good"])
+        assert main(command) == 0
+        first = (tmp_path / "r.json").read_bytes()
+        assert main(command) == 0
+        assert len(api.seen) == 2 * 3 + 3, "the refused question alone is asked again"
+    assert (tmp_path / "r.json").read_bytes() == first
+    result = json.loads(first)
+    assert result["verdicts"]["sampled"] == {"not_sampled": 2, "ok": 2}
+    assert result["accuracy"]["undecided_questions"] == 1
+
+
+def test_batches_after_one_that_fails_are_reached_and_samples_outlive_the_greedy_response(tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Say | str:
+        refused = "bad" in asked.text or ("half" in asked.text and asked.body["temperature"] == 0)
+        return Say({"error": {"message": "flagged"}}, 400) if refused else r"\boxed{4}"
+
+    with chat_api(answer) as api:
+        assert main(eval_command(tmp_path, api, ["bad1", "half", "bad2", "good"], "--batch-size", "1")) == 0
+    questions = json.loads((tmp_path / "r.json").read_text())["questions"]
+    sampled = [[member["finish"] for member in question["sampled"]] for question in questions]
+    assert sampled == [["error"] * 2, ["stop"] * 2, ["error"] * 2, ["stop"] * 2]
+    assert [question["greedy"]["finish"] for question in questions] == ["error", "error", "error", "stop"]
+
+
+@pytest.mark.parametrize(("num", "asked_for"), [(3, 3), (100, 64)])
+def test_a_server_that_takes_no_question_at_all_is_given_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], num: int, asked_for: int
+) -> None:
+    with chat_api(lambda asked: Say({"error": {"message": "no such parameter"}}, 400)) as api:
+        command = eval_command(tmp_path, api, [f"q{i}" for i in range(num)], "--batch-size", "8", "--greedy", "false")
+        assert main(command) == 1
+        assert len(api.seen) == 2 * asked_for
+    complaint = capsys.readouterr().err
+    assert f"there is no response to any of {asked_for} questions. The first: HTTP 400: no such parameter." in complaint
+    assert not (tmp_path / "r.json").exists()
 
 
 EVAL = """

@@ -18,12 +18,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import prmkit
 from prmkit.data.types import Group, Prompt, Rollout, SamplingParams, Verdict
-from prmkit.errors import CheckpointError, ConfigError, DataError, VerifierError
+from prmkit.errors import CheckpointError, ConfigError, DataError, SamplingError, VerifierError
 from prmkit.evaluate.accuracy import Accuracy, clustered, wilson
 from prmkit.evaluate.responses import Question, Response, rewards
 from prmkit.protocols import Sampler, Verifier
 
 PACKAGE = Path(prmkit.__file__).parent
+NOT_SAMPLED = "not sampled: "
+"""Before the reason why the sampler failed, in a verdict's detail."""
 
 
 AnswerOf = Callable[[Prompt, str], str | None]
@@ -39,6 +41,21 @@ class SeededSampler(Protocol):
     ) -> list[Group[Rollout]]:
         """n rollouts for each prompt, in prompt order, each prompt with its own seed."""
         ...
+
+
+@runtime_checkable
+class TryingSampler(Protocol):
+    """A sampler of which a call may fail as a whole because of its prompts, so that other prompts are worth trying."""
+
+    def try_each(
+        self, prompts: Sequence[Prompt], *, n: int, params: SamplingParams, seeds: Sequence[int]
+    ) -> list[Group[Rollout]]:
+        """As `SeededSampler.sample_each`; what could not be had is a rollout with finish "error", even if that is all."""
+        ...
+
+
+GIVE_UP_AFTER = 64
+"""Questions without a single response, none before and none on record, that say that the server takes none of them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,13 +108,14 @@ def evaluate_questions(
     Questions in `done`, by id, are taken as they are. A batch of which some questions are missing is sampled as a whole
     where the sampler works in batches, since the rounding of a forward pass depends a little on what shares it: a run
     that goes on then gives what it would have given without the cut. `on_questions` is told of each batch's new questions.
-    Raises DataError without prompts, ConfigError without samples, VerifierError when no response at all can be judged.
+    Raises DataError without prompts, ConfigError without samples, VerifierError when no response at all can be judged,
+    SamplingError when there is none: a `TryingSampler` may fail on whole batches, which count as not sampled.
     """
     _check(prompts, samples)
     _check_ids(prompts)
     known = done or {}
     found = dict(known)
-    seconds = 0.0
+    seconds, answered = 0.0, _any_response(known.values())
     for start in range(0, len(prompts), batch_size):
         part = prompts[start : start + batch_size]
         missing = [prompt for prompt in part if prompt.id not in known]
@@ -105,12 +123,16 @@ def evaluate_questions(
             in_batches = isinstance(sampler, SeededSampler) and not getattr(sampler, "remote", False)
             asked = part if in_batches else missing
             began = time.perf_counter()
-            sampled = _sample_each(sampler, asked, samples, params, [question_seed(seed, p.id) for p in asked])
-            best = sampler.sample(asked, n=1, params=_greedy(params), seed=0) if greedy else []
+            sampled, best = _responses(sampler, asked, samples, params, seed, greedy)
             seconds += time.perf_counter() - began
             judged = _judged(verifier, asked, sampled, best, answer_of)
             found |= {question.prompt.id: question for question in judged if question.prompt.id not in known}
+            answered = answered or _any_response(judged)
+            if not answered and len(found) >= GIVE_UP_AFTER:
+                break
         on_questions([found[prompt.id] for prompt in missing])
+    if not answered:
+        raise SamplingError(_nothing_sampled(list(found.values())))
     questions = [found[prompt.id] for prompt in prompts]
     new = [question for question in questions if question.prompt.id not in known]
     return EvaluationResult(questions=tuple(questions), accuracy=accuracy_of(questions, seconds, new))
@@ -227,17 +249,23 @@ def _check_ids(prompts: Sequence[Prompt]) -> None:
         raise DataError(f"{count} prompts have the id {name!r}; questions are told apart by it, so make ids unique")
 
 
-def _sample_each(
-    sampler: Sampler, prompts: Sequence[Prompt], n: int, params: SamplingParams, seeds: Sequence[int]
-) -> list[Group[Rollout]]:
-    """One call where the sampler takes a seed for each prompt, else one for each prompt."""
+def _responses(
+    sampler: Sampler, prompts: Sequence[Prompt], n: int, params: SamplingParams, seed: int, greedy: bool
+) -> tuple[list[Group[Rollout]], list[Group[Rollout]]]:
+    """n samples and one greedy response for each prompt: a call each where the sampler takes a seed for each prompt."""
+    seeds = [question_seed(seed, prompt.id) for prompt in prompts]
+    if isinstance(sampler, TryingSampler):
+        sampled = sampler.try_each(prompts, n=n, params=params, seeds=seeds)
+        return sampled, sampler.try_each(prompts, n=1, params=_greedy(params), seeds=seeds) if greedy else []
     if isinstance(sampler, SeededSampler):
-        return sampler.sample_each(prompts, n=n, params=params, seeds=seeds)
-    return [
-        group
-        for prompt, seed in zip(prompts, seeds, strict=True)
-        for group in sampler.sample([prompt], n=n, params=params, seed=seed)
-    ]
+        sampled = sampler.sample_each(prompts, n=n, params=params, seeds=seeds)
+    else:
+        sampled = [
+            group
+            for prompt, own in zip(prompts, seeds, strict=True)
+            for group in sampler.sample([prompt], n=n, params=params, seed=own)
+        ]
+    return sampled, sampler.sample(prompts, n=1, params=_greedy(params), seed=0) if greedy else []
 
 
 def _judged(
@@ -281,7 +309,19 @@ def _judged(
 
 
 def _not_sampled(rollout: Rollout) -> Verdict:
-    return Verdict(status="error", reward=None, detail=f"not sampled: {rollout.failure or 'the sampler failed'}")
+    return Verdict(status="error", reward=None, detail=f"{NOT_SAMPLED}{rollout.failure or 'the sampler failed'}")
+
+
+def _any_response(questions: Iterable[Question]) -> bool:
+    return any(r.finish != "error" for q in questions for r in (*q.sampled, q.greedy) if r is not None)
+
+
+def _nothing_sampled(questions: Sequence[Question]) -> str:
+    reason = questions[0].sampled[0].verdict.detail.removeprefix(NOT_SAMPLED)
+    return (
+        f"there is no response to any of {len(questions)} questions. The first: {reason}. Check that the server runs and takes "
+        "these requests; model.server has the timeout and the number of attempts"
+    )
 
 
 def _nothing_judged(questions: Sequence[Question]) -> str:

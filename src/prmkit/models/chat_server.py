@@ -19,6 +19,7 @@ from prmkit.data.types import Message
 from prmkit.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    import anyio
     import httpx2
 
 _AGAIN = frozenset((408, 409, 425, 429))
@@ -27,7 +28,10 @@ _WRONG_SET_UP = {
     403: "the API key may not do this: check the key in the variable that server.key_env names",
     404: "it does not know this address or this model: check url (it ends in /v1) and name",
 }
-"""What no request can get past, so the first one says it for all."""
+"""What no request gets past where the server is set up wrongly. A gateway may refuse a single text with them too."""
+_PLAIN = "What is 1 + 1?"
+_MOST_TOKENS = 10**7
+"""Of one answer; a higher count is not believed."""
 _CONNECT_S = 30.0
 _SHOWN_CHARS = 300
 
@@ -50,6 +54,8 @@ class Failure:
 
     reason: str
     timed_out: bool = False
+    unreachable: bool = False
+    """Nobody took the connection: this is about the server, not about the request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +65,21 @@ class _Again:
     reason: str
     after_s: float = 0.0
     timed_out: bool = False
+    unreachable: bool = False
+
+
+class _Refused(ModelError):
+    """A status of `_WRONG_SET_UP`; `reason` says it in short."""
+
+    reason = ""
+
+
+@dataclass
+class _Call:
+    """What the requests of one call know of each other."""
+
+    lock: anyio.Lock
+    answered: bool = False
 
 
 class ChatServer:
@@ -95,7 +116,8 @@ class ChatServer:
         """One answer per request, in order; at most `concurrency` are under way at a time.
 
         A request has the fields of the API (`messages`, `temperature` and so on) but `model`. Raises ModelError where no
-        request can succeed: a wrong key, address or name.
+        request can succeed: a wrong key, address or name. Where a gateway refuses some texts with the same status, those
+        requests fail: a refusal is fatal only if no request of the call was answered and a plain question is not either.
         """
         if not requests:
             return []
@@ -112,13 +134,13 @@ class ChatServer:
     async def _ask_all(self, bodies: Sequence[bytes]) -> list[Reply | Failure]:
         found: dict[int, Reply | Failure] = {}
         wrong: list[ModelError] = []
-        limiter = self._anyio.CapacityLimiter(self._config.concurrency)
+        limiter, call = self._anyio.CapacityLimiter(self._config.concurrency), _Call(self._anyio.Lock())
         async with self._client() as client, self._anyio.create_task_group() as group:
 
             async def ask(index: int) -> None:
                 async with limiter:
                     try:
-                        found[index] = await self._ask(client, bodies[index])
+                        found[index] = await self._ask_or_fail(client, bodies[index], call)
                     except ModelError as error:
                         wrong.append(error)
                         group.cancel_scope.cancel()
@@ -138,6 +160,21 @@ class ChatServer:
             limits=self._http.Limits(max_connections=self._config.concurrency),
         )
 
+    async def _ask_or_fail(self, client: httpx2.AsyncClient, body: bytes, call: _Call) -> Reply | Failure:
+        """Raises ModelError for a refusal that any request would meet."""
+        try:
+            outcome = await self._ask(client, body)
+        except _Refused as refused:
+            async with call.lock:
+                if not call.answered:
+                    plain = json.loads(body) | {"messages": [{"role": "user", "content": _PLAIN}]}
+                    if not isinstance(await self._ask(client, json.dumps(plain).encode()), Reply):
+                        raise
+                    call.answered = True
+            return Failure(reason=refused.reason)
+        call.answered = call.answered or isinstance(outcome, Reply)
+        return outcome
+
     async def _ask(self, client: httpx2.AsyncClient, body: bytes) -> Reply | Failure:
         config, attempt = self._config, 1
         while True:
@@ -151,7 +188,11 @@ class ChatServer:
                     reason=f"{outcome.reason}; it asks to wait {outcome.after_s:.0f} s, and max_wait_s = {config.max_wait_s:g}"
                 )
             if attempt == config.attempts:
-                return Failure(reason=f"{outcome.reason} (attempt {attempt})", timed_out=outcome.timed_out)
+                return Failure(
+                    reason=f"{outcome.reason} (attempt {attempt})",
+                    timed_out=outcome.timed_out,
+                    unreachable=outcome.unreachable,
+                )
             longest = min(config.max_wait_s, config.wait_s * 2.0 ** (attempt - 1))
             await self._anyio.sleep(max(outcome.after_s, random.uniform(0.0, longest)))
             attempt += 1
@@ -161,13 +202,19 @@ class ChatServer:
         try:
             with self._anyio.fail_after(self._config.timeout_s):
                 response = await send()
-        except (TimeoutError, self._http.TimeoutException):
-            return _Again(reason=f"no reply within {self._config.timeout_s:g} s", timed_out=True)
+        except (TimeoutError, self._http.TimeoutException) as error:
+            nobody = isinstance(error, self._http.ConnectTimeout)
+            return _Again(reason=f"no reply within {self._config.timeout_s:g} s", timed_out=True, unreachable=nobody)
         except self._http.RequestError as error:
-            return _Again(reason=f"the connection failed: {type(error).__name__}: {self._safe(str(error))}")
+            return _Again(
+                reason=f"the connection failed: {type(error).__name__}: {self._safe(str(error))}",
+                unreachable=isinstance(error, self._http.ConnectError),
+            )
         status = response.status_code
         if status in _WRONG_SET_UP:
-            raise ModelError(f"{self.url} says {status}: {self._said(response)}. {_WRONG_SET_UP[status]}")
+            refused = _Refused(f"{self.url} says {status}: {self._said(response)}. {_WRONG_SET_UP[status]}")
+            refused.reason = f"HTTP {status}: {self._said(response)}"
+            raise refused
         if status in _AGAIN or status >= 500:
             after_s = _retry_after(response.headers.get("retry-after", ""))
             return _Again(reason=f"HTTP {status}: {self._said(response)}", after_s=after_s)
@@ -175,7 +222,7 @@ class ChatServer:
             return Failure(reason=f"HTTP {status}: {self._said(response)}")
         try:
             return read(response.json())
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except _UNREADABLE as error:
             what = error.args[0] if isinstance(error, _Unreadable) else "no JSON of the form that was asked for"
             return _Again(reason=f"the reply cannot be read ({what}): {self._said(response)}")
 
@@ -199,7 +246,7 @@ class ChatServer:
         try:
             error = response.json()["error"]
             said = error["message"] if isinstance(error, dict) else error
-        except (ValueError, TypeError, KeyError):
+        except _UNREADABLE:
             said = response.text
         return self._safe(str(said))
 
@@ -210,6 +257,10 @@ class ChatServer:
 
 class _Unreadable(ValueError):
     """A reply that is JSON, but not what was asked for."""
+
+
+_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
+"""What reading a reply of another form raises; the last one where it is nested without end."""
 
 
 def chat_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
@@ -248,9 +299,18 @@ def _read_reply(data: Any) -> Reply | Failure:
     return Reply(
         text=(text or "") + (stopped_by if isinstance(stopped_by, str) else ""),
         finish=finish,
-        num_tokens=len(tokens) or usage.get("completion_tokens"),
+        num_tokens=len(tokens) or _count(usage.get("completion_tokens")),
         tokens=tokens,
     )
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens, also where it is written as 12.0 or "12"; None for anything else."""
+    try:
+        count = int(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return count if 0 <= count <= _MOST_TOKENS and not isinstance(value, bool) else None
 
 
 def _tokens(content: Sequence[Mapping[str, Any]]) -> tuple[tuple[bytes, float], ...]:
@@ -259,7 +319,7 @@ def _tokens(content: Sequence[Mapping[str, Any]]) -> tuple[tuple[bytes, float], 
 
 def _bytes(token: Mapping[str, Any]) -> bytes:
     raw = token.get("bytes")
-    return bytes(raw) if raw is not None else str(token["token"]).encode()
+    return bytes(list(raw)) if raw is not None else str(token["token"]).encode()
 
 
 def _retry_after(value: str) -> float:

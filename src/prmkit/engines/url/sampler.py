@@ -47,25 +47,37 @@ class URLSampler:
         self, prompts: Sequence[Prompt], *, n: int, params: SamplingParams, seeds: Sequence[int]
     ) -> list[Group[Rollout]]:
         """As `sample`, each prompt with its own seed."""
+        groups = self.try_each(prompts, n=n, params=params, seeds=seeds)
+        rollouts = [rollout for group in groups for rollout in group.members]
+        if rollouts and all(rollout.finish == "error" for rollout in rollouts):
+            raise SamplingError(_nothing(self.server, len(rollouts), rollouts[0].failure))
+        return groups
+
+    def try_each(
+        self, prompts: Sequence[Prompt], *, n: int, params: SamplingParams, seeds: Sequence[int]
+    ) -> list[Group[Rollout]]:
+        """As `sample_each`, also where the server answers and all of its answers are refusals: it may take other prompts.
+
+        Raises SamplingError where nobody takes a connection.
+        """
         requests = [
             _request(prompt, params, _derived(seed, k))
             for prompt, seed in zip(prompts, seeds, strict=True)
             for k in range(n)
         ]
         answers = self.server.ask_all(requests)
-        if answers and all(isinstance(answer, Failure) for answer in answers):
-            raise SamplingError(_nothing(self.server, answers))
+        lost = [answer for answer in answers if isinstance(answer, Failure) and answer.unreachable]
+        if answers and len(lost) == len(answers):
+            raise SamplingError(_nothing(self.server, len(answers), lost[0].reason))
         rollouts = iter(answers)
         return [
             Group(prompt=prompt, members=[_rollout(prompt.id, next(rollouts)) for _ in range(n)]) for prompt in prompts
         ]
 
 
-def _nothing(server: ChatServer, answers: Sequence[Reply | Failure]) -> str:
-    first = answers[0]
-    reason = first.reason if isinstance(first, Failure) else ""
+def _nothing(server: ChatServer, num_requests: int, reason: str) -> str:
     return (
-        f"{server.url} ({server.name}) gave no response to any of {len(answers)} requests. The first: {reason}. Check that the "
+        f"{server.url} ({server.name}) gave no response to any of {num_requests} requests. The first: {reason}. Check that the "
         "server runs and takes these requests; model.server has the timeout and the number of attempts"
     )
 
