@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ from prmkit.verify.choices import read_choice
 from prmkit.verify.spelling import normalise, same_text
 
 LETTERS = "ABCDEFGHIJ"
+FIELDS = ("choices", "options")
 LEAST_OPTIONS = 3
 """Two letters in brackets may be two points."""
 INLINE_CHARS = 80
@@ -45,6 +46,10 @@ _OF_OTHERS = re.compile(
     re.IGNORECASE,
 )
 """An option that says something of the other options, or of the asking."""
+_CLOSES = re.compile(r"(?:\s|[$}.]|\\[\])]|\\end\{\w+\*?\})*")
+"""What may stand on the lines below the last option: ends of formulas and environments."""
+_OF_OPTIONS = re.compile(r"\b(?:options?|choices?|choose|letters?|alternatives?|select|pick)\b", re.IGNORECASE)
+_LETTERED = re.compile(r"\([A-J]\)|^[^\S\n]*[A-J][.):]\s", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,12 @@ class Options:
     """The question without its options."""
     texts: Mapping[str, str]
     """Letter -> option."""
+    rest: str = ""
+    """What follows the last option, from the next line on."""
+    shown: bool = True
+    """Whether the options stand in the question's text; else in a field of the row."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Label -> letter, where a field has labels that are no letters."""
 
 
 def find_options(question: str, row: Mapping[str, Any] | None = None) -> Options | None:
@@ -62,20 +73,48 @@ def find_options(question: str, row: Mapping[str, Any] | None = None) -> Options
     for style in _STYLES:
         if found := _run(question, style):
             return found
-    for name in ("choices", "options"):
-        value = (row or {}).get(name)
-        if isinstance(value, Mapping) and isinstance(value.get("text"), list):
-            value = value["text"]
-        if isinstance(value, Mapping):
-            value = list(value.values())
-        if isinstance(value, list) and len(value) >= 2 and all(isinstance(item, str | int | float) for item in value):
-            texts = [re.sub(r"^\s*\(?[A-J][).:]\s*", "", str(item)) for item in value[: len(LETTERS)]]
-            return Options(stem=question.strip(), texts=dict(zip(LETTERS, map(_trimmed, texts), strict=False)))
+    for name in FIELDS:
+        if found := _of_field(question, (row or {}).get(name)):
+            return found
     return None
 
 
+def option_at(index: int, row: Mapping[str, Any]) -> str:
+    """The letter of a row's option, counted from 0 (its content past J); empty where the row has no list with that place."""
+    for name in FIELDS:
+        value = row.get(name)
+        if isinstance(value, list) and 0 <= index < len(value) and _of_field("", value):
+            return LETTERS[index] if index < len(LETTERS) else str(value[index])
+    return ""
+
+
+def _of_field(question: str, value: object) -> Options | None:
+    """A list of options, an object of letters (or other labels) and options, or an object of the lists `label` and `text`."""
+    labels: list[object] | None = None
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list):
+        labels, value = value.get("label"), value["text"]
+    elif isinstance(value, Mapping):
+        there = {key: item for key, item in value.items() if item is not None}
+        labels, value = list(there), list(there.values())
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(item, str | int | float) for item in value):
+        return None
+    names = list(map(str, labels)) if isinstance(labels, list) and len(labels) == len(value) else []
+    letters = [name.strip(" ().:").upper() for name in names]
+    lettered = len(set(letters)) == len(value) and all(letter in tuple(LETTERS) for letter in letters)
+    texts = dict(zip(letters if lettered else LETTERS, map(str, value), strict=lettered))
+    own = {letter: re.compile(rf"\s*\(?{letter}[).:]\s*") for letter in texts}
+    if all(own[letter].match(text) for letter, text in texts.items()):
+        texts = {letter: own[letter].sub("", text, count=1) for letter, text in texts.items()}
+    return Options(
+        stem=question.strip(),
+        texts={letter: _trimmed(texts[letter]) for letter in sorted(texts)},
+        shown=False,
+        labels={} if lettered else dict(zip(names, LETTERS, strict=False)),
+    )
+
+
 def _run(question: str, style: re.Pattern[str]) -> Options | None:
-    """The last run A, B, C, ... of one style; its last option ends with the line or the text."""
+    """The last run A, B, C, ... of one style; its last option ends with the line."""
     marks = list(style.finditer(question))
     for start in range(len(marks) - 1, -1, -1):
         if marks[start].group(1) != "A":
@@ -87,9 +126,11 @@ def _run(question: str, style: re.Pattern[str]) -> Options | None:
         if len(run) >= LEAST_OPTIONS:
             if style is _STYLES[-1] and any(b.start() - a.end() > INLINE_CHARS for a, b in pairwise(run)):
                 continue
-            ends = [mark.start() for mark in run[1:]] + [len(question)]
+            last, _, rest = question[run[-1].end() :].partition("\n")
+            ends = [mark.start() for mark in run[1:]] + [run[-1].end() + len(last)]
             texts = {m.group(1): _trimmed(question[m.end() : end]) for m, end in zip(run, ends, strict=True)}
-            return Options(stem=question[: run[0].start()].rstrip(), texts=texts)
+            rest = "" if _CLOSES.fullmatch(rest) else rest.strip()
+            return Options(stem=question[: run[0].start()].rstrip(), texts=texts, rest=rest)
     return None
 
 
@@ -107,6 +148,8 @@ def _trimmed(text: str) -> str:
 
 def chosen(record: Record, options: Options) -> str | None:
     """The letter that the record's answer names, by letter or by the option's own text; None where it names none."""
+    if letter := options.labels.get(record.answer.strip()):
+        return letter
     answer = normalise(record.answer)
     choice = read_choice(answer) or read_choice(answer.upper() if len(answer) == 1 else "")
     if choice is not None and choice.letter in options.texts:
@@ -126,9 +169,32 @@ def opened(record: Record, options: Options, config: ChoicesConfig) -> Record | 
         return Dropped(record=record, reason="needs_options", detail=f"the question has {word!r}")
     if not stem or not _ASKS.search(stem) or not (_SENTENCE_END.search(stem) or _ASKS.match(stem)):
         return Dropped(record=record, reason="needs_options", detail="without its options it is no whole question")
+    if options.rest:
+        detail = f"text follows the options, and may belong to the question: {options.rest[:200]!r}"
+        return Dropped(record=record, reason="needs_options", detail=detail)
     if not content or _OF_OTHERS.search(content):
         return Dropped(record=record, reason="option_is_no_answer", detail=f"option {letter} is {content!r}")
-    return record.changed("choices", question=stem, answer=content, solution=None)
+    return reworded(record, options, question=stem, answer=content, solution=None)
+
+
+def reworded(record: Record, options: Options, *, question: str, answer: str, solution: str | None) -> Record | Dropped:
+    """The record with the opened question; dropped where the row's own turns would still show or name options."""
+    if record.messages and (detail := _options_left(record, options)):
+        return Dropped(record=record, reason="turns_show_options", detail=detail)
+    return record.changed("choices", question=question, answer=answer, solution=solution)
+
+
+def _options_left(record: Record, options: Options) -> str:
+    """How the turns show or name options beside the question that is replaced; empty where they do not."""
+    *earlier, last = record.messages or ()
+    if record.question not in last.content:
+        return "the last turn does not have the question as its field has it, so the options cannot be taken out of it"
+    text = "\n".join([*(turn.content for turn in earlier), last.content.replace(record.question, "\n")])
+    if match := _OF_OPTIONS.search(text) or _LETTERED.search(text):
+        return f"beside the question, the turns have {match.group().strip()!r}"
+    if all(re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text) for option in options.texts.values()):
+        return "beside the question, the turns have all options"
+    return ""
 
 
 def refers(stem: str, config: ChoicesConfig) -> str:
@@ -152,6 +218,7 @@ def choices_step(
         notes: Counter[str] = Counter()
         done: list[Record | Dropped] = []
         to_open: list[tuple[Record, Options]] = []
+        places: list[int] = []
         for record in records:
             options = find_options(record.question, record.row)
             if options is None:
@@ -164,13 +231,14 @@ def choices_step(
                 done.append(Dropped(record=record, reason="multiple_choice", detail=f"{len(options.texts)} options"))
             else:
                 to_open.append((record, options))
+                places.append(len(done))
                 done.append(record)
         if to_open:
             results = rewrite(to_open) if rewrite else [opened(record, options, config) for record, options in to_open]
             checked = iter(check([result for result in results if isinstance(result, Record)]))
             results = [next(checked) if isinstance(result, Record) else result for result in results]
-            by_id = {record.id: result for (record, _), result in zip(to_open, results, strict=True)}
-            done = [by_id.get(result.id, result) if isinstance(result, Record) else result for result in done]
+            for place, result in zip(places, results, strict=True):
+                done[place] = result
             notes["opened"] = sum(isinstance(result, Record) for result in results)
         kept = [result for result in done if isinstance(result, Record)]
         return Outcome(kept=kept, dropped=[d for d in done if isinstance(d, Dropped)], notes=notes)

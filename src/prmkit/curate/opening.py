@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from prmkit.curate.answers import RIGHT, boxed
-from prmkit.curate.choices import Options, Rewrite, chosen, refers
+from prmkit.curate.choices import Options, Rewrite, chosen, refers, reworded
 from prmkit.curate.config import ChoicesConfig
 from prmkit.curate.record import Dropped, Record
 from prmkit.curate.sampling import Model, OnProgress, ResponseCache, Sampled, failed, refuse_failures, sample_all
 from prmkit.data.types import Message, Prompt
 from prmkit.protocols import Verifier
-from prmkit.verify.answers import marked_answer
+from prmkit.verify.answers import after_thinking, marked_answer
 
 OPEN = r"""Below is a multiple-choice problem with its solution. Decide whether it can be asked as an open question, without
 options, such that a reader can work out one definite short answer from the question alone. It cannot if the options are needed to
@@ -60,13 +60,14 @@ def model_rewrite(
 
     def rewrite(found: Sequence[tuple[Record, Options]]) -> list[Record | Dropped]:
         results = [_candidate(record, options, config) for record, options in found]
-        records = [result for result in results if isinstance(result, Record)]
+        asked = [pair for pair, result in zip(found, results, strict=True) if isinstance(result, Record)]
+        records = [record for record, _ in asked]
         if not records:
             return results
         groups = sample_all(
             model(),
             cache,
-            [_asked(record) for record in records],
+            [_asked(record, options) for record, options in asked],
             n=1,
             params=config.sampling,
             seed=seed,
@@ -76,8 +77,10 @@ def model_rewrite(
         )
         failures = [drop for r, group in zip(records, groups, strict=True) if (drop := failed(r, group))]
         refuse_failures("choices", config.failures, failures, len(records))
-        contents = {record.id: _content(record, options) for record, options in found}
-        written = [_written(r, group[0], contents[r.id], config) for r, group in zip(records, groups, strict=True)]
+        contents = [_content(record, options) for record, options in asked]
+        written = [
+            _written(record, group[0], options, config) for (record, options), group in zip(asked, groups, strict=True)
+        ]
         checked = iter(_same_answers(written, contents, verifier))
         return [next(checked) if isinstance(result, Record) else result for result in results]
 
@@ -98,17 +101,21 @@ def _content(record: Record, options: Options) -> str:
     return options.texts[letter] if letter else ""
 
 
-def _asked(record: Record) -> Prompt:
-    solution = record.solution or f"The answer is {record.answer}."
-    content = OPEN.replace("{question}", record.question).replace("{solution}", solution)
+def _asked(record: Record, options: Options) -> Prompt:
+    """The question with its options, also those of a field, and its solution; without one, the option that is right."""
+    question = record.question
+    if not options.shown:
+        question += "".join(f"\n({letter}) {text}" for letter, text in options.texts.items())
+    solution = record.solution or f"The answer is ({chosen(record, options)}) {_content(record, options)}."
+    content = OPEN.replace("{question}", question).replace("{solution}", solution)
     return replace(record.prompt(), messages=(Message(role="user", content=content),))
 
 
-def _written(record: Record, response: Sampled, content: str, config: ChoicesConfig) -> Record | Dropped:
-    """The record as the model has written it."""
+def _written(record: Record, response: Sampled, options: Options, config: ChoicesConfig) -> Record | Dropped:
+    """The record as the model has written it, after its thinking."""
     if drop := failed(record, [response]):
         return drop
-    reply = _REPLY.match(response.text.strip())
+    reply = _REPLY.match(after_thinking(response.text).strip())
     if reply is None or (reply["decision"].lower() == "yes" and not reply["question"]):
         detail = f"the model's reply has not the form that was asked for: {response.text[:200]!r}"
         return Dropped(record=record, reason="reply_unreadable", detail=detail)
@@ -122,21 +129,29 @@ def _written(record: Record, response: Sampled, content: str, config: ChoicesCon
         )
     if word := refers(question, config):
         return Dropped(record=record, reason="needs_options", detail=f"the rewritten question has {word!r}")
-    return record.changed("choices", question=question, answer=answer, solution=solution)
+    return reworded(record, options, question=question, answer=answer, solution=solution)
 
 
 def _same_answers(
-    written: Sequence[Record | Dropped], contents: dict[str, str], verifier: Verifier
+    written: Sequence[Record | Dropped], contents: Sequence[str], verifier: Verifier
 ) -> list[Record | Dropped]:
-    """What the model has written, unless its answer is not the chosen option's."""
-    records = [result for result in written if isinstance(result, Record)]
-    asked = [(replace(record.prompt(), answer=contents[record.id]), boxed(record.answer)) for record in records]
+    """What the model has written, unless its answer is not the chosen option's, or cannot be compared with it."""
+    pairs = list(zip(written, contents, strict=True))
+    asked = [
+        (replace(record.prompt(), answer=content), boxed(record.answer))
+        for record, content in pairs
+        if isinstance(record, Record)
+    ]
     verdicts = iter(verifier.verify(asked) if asked else [])
     done: list[Record | Dropped] = []
-    for result in written:
-        if isinstance(result, Record) and next(verdicts).reward != RIGHT:
-            detail = f"the model's answer is {result.answer!r}, the option's content {contents[result.id]!r}"
-            done.append(Dropped(record=result, reason="answer_changed", detail=detail))
-        else:
+    for result, content in pairs:
+        verdict = next(verdicts) if isinstance(result, Record) else None
+        if verdict is None or verdict.reward == RIGHT or isinstance(result, Dropped):
             done.append(result)
+            continue
+        detail = f"the model's answer is {result.answer!r}, the option's content {content!r}"
+        if verdict.reward is None:
+            detail += f": {verdict.status}: {verdict.detail}"
+        reason = "answer_changed" if verdict.reward is not None else "rewritten_undecided"
+        done.append(Dropped(record=result, reason=reason, detail=detail))
     return done

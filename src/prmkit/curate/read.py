@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prmkit.config_io import nearest
+from prmkit.curate.choices import option_at
 from prmkit.curate.config import PrepareConfig
-from prmkit.curate.record import Record
+from prmkit.curate.record import Record, not_finite
 from prmkit.data.chat import read_messages
 from prmkit.data.jsonl import id_field, parse_line, place
 from prmkit.data.types import Message
@@ -117,7 +118,6 @@ def read_records(config: PrepareConfig) -> tuple[list[Record], list[Unread]]:
         )
     records: list[Record] = []
     unread: list[Unread] = []
-    seen: Counter[str] = Counter()
     for source in sources:
         results = list(_rows(source, config))
         if not results:
@@ -129,10 +129,25 @@ def read_records(config: PrepareConfig) -> tuple[list[Record], list[Unread]]:
                     raise DataError(f"{record.reason} (on_bad = skip goes on without such rows)")
                 unread.append(record)
                 continue
-            seen[record.id] += 1
-            again = seen[record.id]
-            records.append(replace(record, id=f"{record.id}-{again}") if again > 1 else record)
-    return records, unread
+            records.append(record)
+    return _with_ids_that_differ(records), unread
+
+
+def _with_ids_that_differ(records: Sequence[Record]) -> list[Record]:
+    """The first of each id keeps it. The others get `-2`, `-3`, ...: the next that no row has, of its own or from here."""
+    taken = {record.id for record in records}
+    seen: Counter[str] = Counter()
+    found = []
+    for record in records:
+        name = record.id
+        seen[name] += 1
+        if seen[name] > 1:
+            while (other := f"{name}-{seen[name]}") in taken:
+                seen[name] += 1
+            taken.add(other)
+            record = replace(record, id=other)
+        found.append(record)
+    return found
 
 
 def _rows(source: NamedSource, config: PrepareConfig) -> Iterator[Row | Unread]:
@@ -181,9 +196,16 @@ def _record(row: Row, spec: TaskSpec) -> Record | Unread:
 def _check_json(row: Row) -> None:
     """Raises DataError for what could be read and not be written again."""
     try:
-        json.dumps(dict(row.fields), ensure_ascii=False).encode()
+        json.dumps(dict(row.fields), ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise DataError(f"{row.where}: half of a surrogate pair, which UTF-8 cannot hold; mend the text") from None
+    except ValueError:
+        name, value = next(
+            (name, found) for name, value in row.fields.items() if (found := not_finite(value)) is not None
+        )
+        raise DataError(
+            f"{row.where}: field {name!r} has the number {value}, which JSON cannot hold; write null, or remove the field"
+        ) from None
     except TypeError as error:
         raise DataError(
             f"{row.where}: a value that JSON lines cannot hold ({error}); change or remove its column"
@@ -225,13 +247,18 @@ def _has(row: Row, joint: str) -> bool:
 
 
 def _answer(row: Row, spec: TaskSpec) -> tuple[str, str | None, set[str]]:
-    """Answer (empty where there is none), worked solution, and the field of the answer; GSM8K keeps both in one field."""
+    """Answer (empty where there is none), worked solution, and the field of the answer; GSM8K keeps both in one field.
+
+    A whole number beside a list of options is the place of one, counted from 0, as in MMLU; past the list it is a content.
+    """
     solution = _solution(row.fields)
     fields = [name for name in spec.answer if name not in SOLUTION]
     name = next((name for name in fields if not _blank(pick(row.fields, name))), "")
     if not name:
         return "", solution, set()
     value = pick(row.fields, name)
+    if spec is ANY and isinstance(value, int) and not isinstance(value, bool) and (at := option_at(value, row.fields)):
+        return at, solution, {name}
     if isinstance(value, str) and MARK in value:
         worked, _, answer = value.rpartition(MARK)
         if "\n" not in answer.strip():

@@ -16,7 +16,7 @@ import tomli_w
 
 from prmkit.curate.config import PrepareConfig
 from prmkit.curate.read import Unread, named_source
-from prmkit.curate.record import Dropped, Outcome, Record, Step
+from prmkit.curate.record import Dropped, Outcome, Record, Step, not_finite
 from prmkit.data.jsonl import write_jsonl
 from prmkit.errors import CheckpointError, ConfigError, DataError
 from prmkit.evaluate.run import data_hash
@@ -94,10 +94,17 @@ def prepare(
 
 
 def _check_complete(name: str, records: Sequence[Record], outcome: Outcome) -> None:
-    """No step may lose a record, or make one up."""
-    before = Counter(record.id for record in records)
-    after = Counter(r.id for r in outcome.kept) + Counter(drop.record.id for drop in outcome.dropped)
-    assert before == after, f"step {name}: {len(records)} records in, {after.total()} out"
+    """No step may lose a record, or make one up: by id and place, so that one in two places does not stand for another."""
+    before = Counter(map(_identity, records))
+    after = Counter(map(_identity, [*outcome.kept, *(drop.record for drop in outcome.dropped)]))
+    assert before == after, (
+        f"step {name}: {len(records)} records in, {after.total()} out; lost: {list((before - after).elements())[:3]}, "
+        f"made up: {list((after - before).elements())[:3]}"
+    )
+
+
+def _identity(record: Record) -> tuple[str, str]:
+    return record.id, record.where
 
 
 def _nothing_left(count: StepCount, outcome: Outcome, unread: Sequence[Unread], counts: Sequence[StepCount]) -> str:
@@ -133,17 +140,20 @@ def check_out(config: PrepareConfig) -> Path:
 
 
 def write_folder(out: Path, done: Prepared, config_toml: str, config: PrepareConfig) -> None:
-    """Write the folder aside and rename it, so that it is whole or not there. Raises CheckpointError when it cannot be."""
+    """Write the folder aside and rename it, so that it is whole or not there.
+
+    Raises CheckpointError when it cannot be written, DataError when a step left a number that JSON has not.
+    """
     aside = out.with_name(f".{out.name}.part")
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        write_jsonl(aside / "prompts.jsonl", map(prompt_row, done.kept))
-        write_jsonl(aside / "dropped.jsonl", _dropped_rows(done))
+        write_jsonl(aside / "prompts.jsonl", map(_finite, map(prompt_row, done.kept)))
+        write_jsonl(aside / "dropped.jsonl", map(_finite, _dropped_rows(done)))
         if done.samples:
-            write_jsonl(aside / "samples.jsonl", done.samples)
-        counts = counts_json(done, config)
-        (aside / "counts.json").write_text(json.dumps(counts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_jsonl(aside / "samples.jsonl", map(_finite, done.samples))
+        counts = json.dumps(counts_json(done, config), indent=1, ensure_ascii=False, allow_nan=False)
+        (aside / "counts.json").write_text(counts + "\n", encoding="utf-8")
         (aside / "config.toml").write_text(config_toml, encoding="utf-8")
         if any(record.judge == "qa" for record in done.kept):
             (aside / "task.toml").write_text(tomli_w.dumps(QA_TASK), encoding="utf-8")
@@ -170,6 +180,15 @@ def prompt_row(record: Record) -> dict[str, Any]:
         row["messages"] = [{"role": message.role, "content": message.content} for message in record.messages]
     others = {key: value for key, value in record.kept_fields.items() if key not in row}
     return {**row, **others, "prepare": {"source": record.where, **record.found}}
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """The same row. Raises DataError for NaN or infinity in it, which can only come from a step of one's own."""
+    if (value := not_finite(row)) is not None:
+        raise DataError(
+            f"{row['id']}: a step left the number {value} in this record, which JSON cannot hold; have the step give None"
+        )
+    return row
 
 
 def _dropped_rows(done: Prepared) -> Iterable[dict[str, Any]]:

@@ -119,13 +119,13 @@ def own_step(name: str) -> Function:
             found: Any = function(record)
         except Exception as error:
             raise DataError(f"{record.where}: step {name} failed: {type(error).__name__}: {error}") from error
-        if isinstance(found, Record) and found.id == record.id:
+        if isinstance(found, Record) and (found.id, found.where) == (record.id, record.where):
             return found
         if isinstance(found, str) and found.strip():
             return Dropped(record=record, reason=found.strip())
         raise DataError(
             f"{record.where}: step {name} returned {type(found).__name__}; it has to return the record (dataclasses.replace "
-            "changes it, but for its id), or a text that says why it is dropped"
+            "changes it, but for its id and place), or a text that says why it is dropped"
         )
 
     return one_by_one(judge)
