@@ -606,6 +606,30 @@ def test_a_server_that_takes_no_question_at_all_is_given_up(
     assert not (tmp_path / "r.json").exists()
 
 
+def test_brackets_and_colons_in_data_are_printed_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    with chat_api(lambda asked: r"\boxed{4}") as api:
+        command = eval_command(tmp_path, api, ["a"], "--sampling.stop", "[/stop]", "--task", "school.toml")
+        rows = [{"question": f"q{i}", "answer": "4", "kind": kind} for i, kind in enumerate(("[/INST]", ":smile:"))]
+        (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "school.toml").write_text(
+            'name = "school"\nversion = "1"\njudge = "math"\nquestion = ["question"]\nanswer = ["answer"]\n'
+            'template = "plain"\n[categories]\nkind = "kind"\n'
+        )
+        assert main(command) == 0, capsys.readouterr().err
+        other = [word.replace("r.json", "[b].json").replace("[/stop]", "[b]") for word in command]
+        assert main(other) == 0
+    assert main(["eval", "compare", "r.json", "[b].json"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("[/INST]") == 3, "in the table of each evaluation and in that of the comparison"
+    assert "kind: :smile:" in out
+    assert "second: [b].json" in out
+    assert "sampling.stop: ['[/stop]'] and ['[b]']" in out
+
+
 EVAL = """
 import sys
 from prmkit.cli.main import main

@@ -261,7 +261,7 @@ def test_the_set_of_the_choice_is_in_no_number_by_language_that_others_give() ->
     shown = render_card({**card, "versions": {"prmkit": "0"}, "commit": "c", "matrices": [_matrix_json(matrix)]})
     row = shown[shown.index('<table class="matrix">') :].split("</tr>")[1]
     assert row.count("in-sample") == 2  # Swahili, and the mean with it
-    console = Console(width=200, file=io.StringIO())
+    console = Console(width=200, file=io.StringIO(), markup=False, emoji=False)
     console.print(
         next(table for table in tables({**card, "matrices": [_matrix_json(matrix)]}) if "language" in str(table.title))
     )

@@ -135,7 +135,7 @@ def test_a_card_with_nothing_but_pools_has_no_other_section() -> None:
 def test_names_with_brackets_are_no_markup_in_the_terminal() -> None:
     from rich.console import Console
 
-    console = Console(width=200, record=True)
+    console = Console(width=200, record=True, markup=False, emoji=False)
     for table in tables(card()):
         console.print(table)
     assert "[bold]" in console.export_text()

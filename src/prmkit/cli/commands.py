@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prmkit.train.config import SFTConfig
     from prmkit.train.run_folder import RunFolder
 
-console = Console()
+console = Console(markup=False, emoji=False)  # texts of data and paths are no markup
 
 
 def sft(config: SFTConfig) -> None:
@@ -94,7 +94,6 @@ def say_where_it_stands(folder: RunFolder, total: int) -> None:
         f"{folder.path}: already at step {step}{longer}; nothing is trained. To go on, ask for more: "
         f"--steps {step + max(1, total)}; to begin anew, give another --run-dir",
         soft_wrap=True,
-        markup=False,
     )
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from prmkit.cli.evaluate_tables import read_interval
 from prmkit.errors import ConfigError
 
-console = Console()
+console = Console(markup=False, emoji=False)  # texts of data and paths are no markup
 
 
 def compare(args: Sequence[str]) -> None:
@@ -26,6 +26,7 @@ def compare(args: Sequence[str]) -> None:
     if out.suffix != ".json" or out in (options.first, options.second):
         raise ConfigError(f"out = {str(out)!r}: give the comparison a file of its own that ends in .json")
     found = compare_results(options.first, options.second, shared_only=options.shared_only)
+    write_result(out, found)
     for side in ("first", "second"):
         about = found[side]
         console.print(
@@ -34,7 +35,6 @@ def compare(args: Sequence[str]) -> None:
     console.print(comparison_table(found))
     for key, (x, y) in found["differing_config"].items():
         console.print(f"{key}: {x!r} and {y!r}", soft_wrap=True)
-    write_result(out, found)
     console.print(f"written: {out}", soft_wrap=True)
 
 

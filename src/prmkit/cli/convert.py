@@ -45,7 +45,7 @@ def _source(config: ConvertConfig) -> tuple[str, Source]:
 
 
 def _print(config: ConvertConfig, name: str, done: Conversion) -> None:
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     console.print(f"read     {config.source} ({name}): {done.rows_in} rows, {done.solutions_in} solutions")
     console.print(
         f"written  {config.target} ({config.target_format}): {done.rows_out} rows, {done.solutions_out} solutions"

@@ -17,7 +17,7 @@ from prmkit.errors import ConfigError
 if TYPE_CHECKING:
     from prmkit.doctor.config import DoctorConfig
 
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, markup=False, emoji=False)
 COLOURS: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
 
@@ -32,16 +32,16 @@ def doctor(config: DoctorConfig) -> None:
 
         patient = load_patient(config.model, work_dir())
     findings = examine(config, patient)
+    if config.out:
+        from prmkit.evaluate.run import write_result
+
+        write_result(Path(config.out), findings_json(config, findings))
     if config.json:
         print(json.dumps(findings_json(config, findings), ensure_ascii=False, indent=1))
     else:
         for finding in findings:
             console.print(finding_text(finding))
         console.print(summary(findings))
-    if config.out:
-        from prmkit.evaluate.run import write_result
-
-        write_result(Path(config.out), findings_json(config, findings))
     if any(finding.severity == "error" for finding in findings):
         raise SystemExit(1)
 

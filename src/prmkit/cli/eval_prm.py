@@ -32,7 +32,7 @@ from prmkit.report.card import write_card
 if TYPE_CHECKING:
     from prmkit.protocols import StepScorer
 
-console = Console()
+console = Console(markup=False, emoji=False)  # texts of data and paths are no markup
 WINDOW = 1024
 """Solutions per call of a scorer, which sorts and packs them by length."""
 
@@ -61,7 +61,9 @@ def evaluate_prm(config: EvalPRMConfig) -> None:
     card = {"versions": versions(), "commit": git_commit(), **card, "matrices": _matrices(config, [card, *earlier])}
     write_result(out / "card.json", card)
     page = write_card(card, out / "card.html")
-    wide = console if console.is_terminal else Console(width=150)  # a log has no width to keep to
+    wide = (
+        console if console.is_terminal else Console(width=150, markup=False, emoji=False)
+    )  # a log has no width to keep to
     for table in tables(card):
         wide.print(table)
     console.print(f"card: {page}", soft_wrap=True)

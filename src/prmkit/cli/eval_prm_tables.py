@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from prmkit.report.card import chosen_on_split
@@ -14,7 +13,7 @@ MAX_REASON = 160
 
 
 def tables(card: Mapping[str, Any]) -> Iterator[Table]:
-    """Headline numbers; all of them are in card.json and card.html."""
+    """Headline numbers, for a console without markup; all of them are in card.json and card.html."""
     if card["first_errors"]["sets"]:
         yield _first_errors(card)
     if card["steps"]:
@@ -108,11 +107,11 @@ def _unscored(card: Mapping[str, Any]) -> Table:
 
 
 def _add(table: Table, *cells: str) -> None:
-    table.add_row(*map(escape, cells))  # a name such as [bold] is no markup
+    table.add_row(*cells)
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=title, title_justify="left")
     for k, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if k < 2 else "right")
+        table.add_column(column, justify="left" if k < 2 else "right")
     return table

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prmkit.evaluate.run import EvaluationResult
     from prmkit.protocols import Sampler
 
-console = Console()
+console = Console(markup=False, emoji=False)  # texts of data and paths are no markup
 
 FREE = (
     "out",
@@ -57,12 +57,13 @@ def evaluate(config: EvalConfig) -> None:
         written_by=record.written_by() if record else None,
         more=more,
     )
+    if config.out:
+        write_result(Path(config.out), found)
     for table in tables(config.model.url or config.model.path, result, found):
         console.print(table)
     for note in notes(found):
         console.print(note, style="yellow", soft_wrap=True)
     if config.out:
-        write_result(Path(config.out), found)
         console.print(f"written: {config.out}", soft_wrap=True)
     if config.html:
         from prmkit.report.evaluation import write_evaluation_report

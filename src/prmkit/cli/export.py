@@ -20,4 +20,6 @@ def export(config: ExportConfig) -> None:
     from prmkit.engines.local.prms.export import export_prm
 
     done = export_prm(config.model, config.out, config.form)
-    Console().print(f"{config.out}: {done.form}; how to load and serve it is in its README.md", soft_wrap=True)
+    Console(markup=False, emoji=False).print(
+        f"{config.out}: {done.form}; how to load and serve it is in its README.md", soft_wrap=True
+    )

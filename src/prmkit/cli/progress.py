@@ -18,7 +18,7 @@ def progress_bar(name: str, total: int, columns: Sequence[str]) -> Iterator[OnSt
     A bar, which is drawn anew, keeps the last value of those that a step does not measure. A line is about its own step, so it
     shows what was measured since the line before, each value with its step where that is an earlier one.
     """
-    console = Console()
+    console = Console(markup=False, emoji=False)
     seen: dict[str, tuple[int, float]] = {}
 
     def text(step: int, metrics: Mapping[str, float], *, steps: bool = False) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prmkit.evaluate.scoring import Row
     from prmkit.protocols import StepScorer
 
-console = Console()
+console = Console(markup=False, emoji=False)  # texts of data and paths are no markup
 
 
 def score(config: ScoreConfig) -> None:

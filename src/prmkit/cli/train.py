@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prmkit.train.implicit_config import ImplicitConfig
     from prmkit.train.stepwise_config import OutcomeConfig, StepwiseConfig
 
-console = Console()
+console = Console(markup=False, emoji=False)  # texts of data and paths are no markup
 
 
 def implicit(config: ImplicitConfig) -> None:
@@ -33,9 +33,9 @@ def implicit(config: ImplicitConfig) -> None:
     models = implicit_models(config, work_dir())
     max_tokens = min(config.max_tokens, models.context)
     data, validation = encode_rows(config, rows, models.tokenizer, max_tokens)
-    console.print(f"data: {summary(data, on_pairs=config.on_pairs)}", soft_wrap=True, markup=False)
+    console.print(f"data: {summary(data, on_pairs=config.on_pairs)}", soft_wrap=True)
     if validation is not None:
-        console.print(f"validation: {summary(validation, on_pairs=False)}", soft_wrap=True, markup=False)
+        console.print(f"validation: {summary(validation, on_pairs=False)}", soft_wrap=True)
     total = num_steps(config, len(data.items))
     folder = RunFolder(Path(config.run_dir))
     folder.open(resolved_config(config))
@@ -131,7 +131,7 @@ OUTCOME_COLUMNS = ("loss", "accuracy", "validation/accuracy", "validation/auc")
 def _say(notes: Mapping[str, Sequence[str]]) -> None:
     for before, sentences in notes.items():
         for sentence in sentences:
-            console.print(f"{before}{sentence}", soft_wrap=True, markup=False)
+            console.print(f"{before}{sentence}", soft_wrap=True)
 
 
 def finish(done: bool, path: Path, role: str) -> None:
@@ -139,4 +139,4 @@ def finish(done: bool, path: Path, role: str) -> None:
     if not done:
         console.print(f"{path}: a checkpoint of the last step is written; the same command goes on from there")
         raise KeyboardInterrupt
-    console.print(f"model: {sorted((path / 'checkpoints').glob('step_*'))[-1] / role}", soft_wrap=True, markup=False)
+    console.print(f"model: {sorted((path / 'checkpoints').glob('step_*'))[-1] / role}", soft_wrap=True)
