@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import platform
 import random
 import subprocess
@@ -424,6 +425,10 @@ def test_the_commit_is_that_of_tracked_code_only(tmp_path: Path) -> None:
         ({"sampling": {"temperature": 0.0}}, "sampling.temperature = 0 makes all samples of a prompt equal"),
         ({"sampling": {"temperature": 0.0}, "samples": 1}, "set samples = 1 and greedy = false"),
         ({"sampling": {"top_p": 0.0}}, r"\[sampling\] top_p must be in \(0, 1\]"),
+        ({"sampling": {"top_p": math.nan}}, r"\[sampling\] top_p must be in \(0, 1\]"),
+        ({"sampling": {"temperature": math.nan}}, r"\[sampling\] temperature must be >= 0 .* and finite, got nan"),
+        ({"sampling": {"temperature": math.inf}}, r"\[sampling\] temperature must be >= 0 .* and finite, got inf"),
+        ({"sampling": {"stop": [""]}}, r"\[sampling\] stop has an empty string"),
         ({"sample": 4}, 'unknown key "sample"; did you mean "samples"'),
     ],
 )

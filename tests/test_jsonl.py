@@ -34,6 +34,8 @@ def test_a_byte_order_mark_windows_ends_and_blank_lines_at_the_end_are_no_errors
         (b'{"a": 1}\n{"b": 2, "c": 3}\n', 2, "no field 'a'; the line has 'b', 'c'"),
         (b'{"a": 1}\n{}\n', 2, "no field 'a'; the line has no fields"),
         (b'{"a": "\xff"}\n', 1, "not UTF-8"),
+        (b'{"a": 1}\n{"a": ' + b"1" * 5000 + b"}\n", 2, "a number cannot be read (Exceeds the limit"),
+        (b'{"a": 1}\n{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", 2, "nested too deep"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, content: bytes, line: int, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,7 @@ def test_two_rows_of_one_id_are_refused(tmp_path: Path) -> None:
         (plain, "0.50", "0.50"),
         (plain, "1.6", "1.6"),
         (plain, 2.5, "2.5"),
+        (plain, 10**400, "1" + "0" * 400),
         (plain, "St. 0", "St. 0"),
         (after_hashes, "2*3=<<2*3=6>>6\n#### 1,234", "1,234"),
         (boxed, "First \\boxed{1}.\n\nThe half of it is \\boxed{\\frac{1}{2}}.", r"\frac{1}{2}"),
@@ -257,7 +259,10 @@ def test_references_are_read_as_each_set_writes_them(read: Any, value: Any, expe
 @pytest.mark.parametrize(
     ("read", "value", "message"),
     [
-        (plain, None, r"f:1: the reference is None, expected a text or a number"),
+        (plain, None, r"f:1: the reference is None, expected a text or a finite number"),
+        (plain, math.nan, r"f:1: the reference is nan, expected a text or a finite number"),
+        (plain, -math.inf, r"f:1: the reference is -inf"),
+        (joined, ["7", math.nan], r"f:1: the reference is nan"),
         (plain, " ", r"f:1: the reference is ' '"),
         (plain, True, r"f:1: the reference is True"),
         (boxed, "no box " * 40, r"f:1: the solution has no \\boxed"),
@@ -268,6 +273,14 @@ def test_references_are_read_as_each_set_writes_them(read: Any, value: Any, expe
 def test_references_that_cannot_be_read_are_named(read: Any, value: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(value, "f:1")
+
+
+def test_a_reference_that_is_no_number_is_named_with_its_field(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"question": "1 + 1?", "answer": 2}\n{"question": "0 / 0?", "answer": NaN}\n')
+    spec, _ = find_task("math")
+    with pytest.raises(DataError, match=r"r\.jsonl:2: field 'answer': the reference is nan, expected"):
+        read_set(spec, str(path), load_template("plain"))
 
 
 # ------------------------------------------------------------------------------------------------------- where rows are

@@ -63,6 +63,10 @@ def parse_line(
         raise DataError(
             f"{where}: not JSON ({error.msg}, column {error.colno}); each line is one JSON object"
         ) from None
+    except RecursionError:
+        raise DataError(f"{where}: lists or objects are nested too deep to be read; flatten them") from None
+    except ValueError as error:  # a whole number of more digits than Python converts
+        raise DataError(f"{where}: a number cannot be read ({error}); write it as a string") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: {_kind(row)}, expected an object such as {like}")
     for key in required:

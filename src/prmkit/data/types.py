@@ -114,12 +114,14 @@ class SamplingParams:
     """Strings that end a response; the response keeps the string."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be >= 0 (0 = greedy), got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:  # False for NaN too
+            raise ValueError(f"temperature must be >= 0 (0 = greedy) and finite, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if not 1 <= self.max_tokens < math.inf:
+            raise ValueError(f"max_tokens must be at least 1 and finite, got {self.max_tokens}")
+        if "" in self.stop:
+            raise ValueError(f"stop has an empty string, which every text holds, got {list(self.stop)}; leave it out")
 
 
 StepLabel = float | Literal["neutral"] | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from prmkit.errors import DataError
@@ -14,13 +15,17 @@ MOST_CHARACTERS = 200
 
 def plain(value: Any, where: str) -> str:
     """A text that is not blank, or a number; whole numbers lose their `.0` (AMC and SVAMP store 142.0 for 142)."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(int(value)) if float(value).is_integer() else repr(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, str) and value.strip():
         text = value.strip()
         whole, point, rest = text.partition(".")
         return whole if point and rest and not rest.strip("0") and whole.lstrip("-").isdigit() else text
-    raise DataError(f"{where}: the reference is {value!r}, expected a text or a number; mend it or remove the row")
+    raise DataError(
+        f"{where}: the reference is {value!r}, expected a text or a finite number; mend it or remove the row"
+    )
 
 
 def after_hashes(value: Any, where: str) -> str:

@@ -12,6 +12,7 @@ from prmkit.config_io import nearest
 from prmkit.data.chat import read_messages
 from prmkit.data.types import Prompt
 from prmkit.errors import ConfigError, DataError
+from prmkit.tasks.library.answers import plain
 from prmkit.tasks.library.spec import TaskSpec, first_field, pick, question_text
 from prmkit.tasks.library.templates import Template
 from prmkit.tasks.rows import Row, read_rows
@@ -87,7 +88,8 @@ def _made(row: Row, spec: TaskSpec) -> Prompt | None:
 
 def _answer(row: Row, spec: TaskSpec) -> str:
     found = first_field(row, spec.answer, "reference")
-    return spec.read_answer(found, row.where) if spec.read_answer else str(found)
+    name = next(name for name in spec.answer if pick(row.fields, name) is not None)
+    return (spec.read_answer or plain)(found, f"{row.where}: field {name!r}")
 
 
 def part_of(name: str, spec: TaskSpec) -> str:
