@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prepare_setup import prepare, read, record, write
@@ -31,7 +32,7 @@ def test_made_up_ids_are_those_of_no_other_row(tmp_path: Path, ids: list[str], e
 
 
 def test_no_row_is_lost_where_ids_look_like_made_up_ones(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "q", "question": "What is 1+1?", "answer": "2"},
         {"id": "q", "question": "How many legs has a spider?", "answer": "B", "options": ["6", "8", "10"]},
         {"id": "q-2", "question": "How many legs has a dog?", "answer": "B", "options": ["3", "4", "5"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from prmkit.curate.config import ContaminationConfig, DuplicatesConfig
 from prmkit.curate.contamination import contamination_step
 from prmkit.curate.duplicates import duplicates_step, similar_pairs
 from prmkit.curate.record import Outcome, Record
-from prmkit.curate.words import key, words
+from prmkit.curate.words import key, spoken, words
 from prmkit.errors import ConfigError, DataError
 
 
@@ -32,6 +33,41 @@ from prmkit.errors import ConfigError, DataError
         (r"$1{,}000$ km", r"1\,000 km", True),
         ("\u5c0f\u660e\u67093\u4e2a\u82f9\u679c\u3002", "\u5c0f\u660e\u6709 3 \u4e2a\u82f9\u679c", True),
         ("\uff12\uff0b\uff13", "2+3", True),
+        ("Zeros of $100!$.", "Zeros of $100$.", False),
+        ("Simplify $(n + 1)! / n!$", "Simplify $(n+1)!/n$", False),
+        ("Find $n !$", "find n!", True),
+        ("Well done! Find 2.", "Well done. Find 2.", True),
+        ("x != 5", "x = 5", False),
+        ("Find $f'(2)$.", "Find $f(2)$.", False),
+        ("Find $f''(2)$.", "Find $f'(2)$.", False),
+        ("Find $f\u2032(2)$.", "Find $f'(2)$.", True),
+        ("The triangle $A'BC$", "The triangle $ABC$", False),
+        ("Ann's cat isn't here", "ann\u2019s cat isn\u2019t here", True),
+        ("What is 2\u00b3?", "What is 23?", False),
+        ("What is 10\u00b2?", "What is $10^2$?", True),
+        ("What is 10\u207b\u00b2?", "What is 10^-2?", True),
+        ("Convert 101\u2082", "Convert 1012", False),
+        ("How many is 1\u00bd?", "How many is 1 1/2?", True),
+        ("How many is 1\u00bd?", "How many is 11/2?", False),
+        ("Compute .5 + .5", "Compute 5 + 5", False),
+        ("Compute .5 + .5", "Compute 0.5+0.5", True),
+        ("Compute 1...5", "Compute 1, ..., 5", True),
+        ("gcd(12,345)", "gcd(12345)", False),
+        ("gcd(12,345)", "gcd(12, 345)", True),
+        ("Add $(2,100)$ and $(1,3)$", "Add $(2100)$ and $(1,3)$", False),
+        ("The interval $[1,200)$", "The interval $[1200)$", False),
+        (r"The set $\{1,200\}$", r"The set $\{1200\}$", False),
+        ("The numbers 1,2,300", "The numbers 1,2300", False),
+        ("f(1,234,g(5),678)", "f(1234,g(5),678)", False),
+        (r"f(1{,}000)", "f(1000)", True),
+        (r"\frac{1,000}{3}", r"\frac{1000}{3}", True),
+        (r"Take \(1,000\) and \[x, y\]", "Take $1000$ and $$x, y$$", True),
+        ("2**3", "2*3", False),
+        ("2**n", "2*n", False),
+        ("4 * 3", r"4 \cdot 3", True),
+        ("Find **two** numbers", "Find two numbers", True),
+        ("\u0995\u09a4 \u099f\u09be\u0995\u09be", "\u0995\u09bf \u099f\u09be\u0995\u09bf", False),
+        ("\u0915\u094d\u200d\u0937", "\u0915\u094d\u0937", True),
     ],
 )
 def test_spelling_is_left_out_and_content_is_not(a: str, b: str, same: bool) -> None:
@@ -40,6 +76,28 @@ def test_spelling_is_left_out_and_content_is_not(a: str, b: str, same: bool) -> 
 
 def test_scripts_without_spaces_have_a_word_for_each_character() -> None:
     assert words("\u5c0f\u660e\u670912\u4e2a") == ["\u5c0f", "\u660e", "\u6709", "12", "\u4e2a"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u0915\u093f\u0938\u093e\u0928 \u092a\u093e\u0901\u091a \u0917\u093e\u092f\u0947\u0902 \u0939\u0948\u0902",  # Hindi
+        "\u09b0\u09be\u09ae\u09c7\u09b0 \u0995\u09be\u099b\u09c7 \u0995\u09a4 \u099f\u09be\u0995\u09be",  # Bengali
+        "\u0b8e\u0ba4\u0bcd\u0ba4\u0ba9\u0bc8 \u0b89\u0bb3\u0bcd\u0bb3\u0ba9",  # Tamil
+    ],
+)
+def test_vowel_signs_belong_to_their_word(text: str) -> None:
+    assert words(text) == spoken(words(text)) == text.split()
+
+
+@pytest.mark.parametrize("part", ["(", "(1,", "1,", "100{,}", "1 * ", "!", "'", ").", "\\{,", "\u0915\u093f", "\u00b2"])
+def test_words_take_linear_time(part: str) -> None:
+    def seconds(count: int) -> float:
+        started = time.process_time()
+        words(part * count)
+        return time.process_time() - started
+
+    assert seconds(40_000) < 12 * max(seconds(10_000), 0.02)
 
 
 def jaccard(a: list[str], b: list[str], n: int) -> float:
