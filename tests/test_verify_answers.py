@@ -20,6 +20,9 @@ EXTRACTION = [
     (r"a } and { b \boxed{9}", "9"),
     (r"\boxed{}", None),
     (r"\boxed{} The answer is 5.", "5"),
+    (r"So there are 4. The answer is \boxed{}.", None),  # no answer, and not one that cannot be read
+    (r"#### 624" + "\n" + r"The answer is $\boxed{ }$.", "624"),
+    (r"$\boxed{}$", None),
     ("#### 7\n" + r"\boxed{6}", "6"),  # the box wins
     ("5 + 5 = 10\n#### 10", "10"),
     ("#### 1,234", "1,234"),

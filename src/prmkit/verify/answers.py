@@ -28,6 +28,8 @@ _DELIMITED = re.compile(
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[\u3002\u0964]")
 _CONNECTIVE = re.compile(r",?\s+(?:because|since|as|which|where|when|if|so|after|given|assuming)\b", re.IGNORECASE)
 _HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*", re.DOTALL)
+_EMPTY_BOX = re.compile(r"\\?boxed\s*\{\s*\}\s*\.?")
+"""It names nothing, so what was said before it counts, if anything."""
 _MATHS_BEGINS = re.compile(r"[-+(\[{$\\|€£]|\d|[A-Za-z] ?(?:[=<>!]|\\[a-z])")
 _NAMED_BEFORE = re.compile(
     r"(?:(?<!\\)\$([^$\n]{1,200})\$|\\\(([^\n]{1,200}?)\\\)|(?<![\w.])([$€]?-?\d[\d.,/]*%?))[*_]{0,3}\s+"
@@ -66,7 +68,8 @@ def extract_answer(text: str, *, last_number: bool = False) -> str | None:
     marked = marked_answer(text)
     if marked is not None:
         return marked
-    return _bare(text) or _conclusion(text) or (_last_maths(text) if last_number else None)
+    found = _bare(text) or _conclusion(text) or (_last_maths(text) if last_number else None)
+    return None if found is None or _EMPTY_BOX.fullmatch(found) else found
 
 
 def after_thinking(text: str) -> str:
@@ -125,7 +128,7 @@ def _last_phrase(text: str, lowered: str) -> tuple[int, str] | None:
         if phrase.pattern.pattern in done or (best is not None and position <= best[0]):
             continue
         clause = _clause(text, begin)
-        if clause and not (phrase.only_maths and not _MATHS_BEGINS.match(clause)):
+        if clause and not _EMPTY_BOX.fullmatch(clause) and not (phrase.only_maths and not _MATHS_BEGINS.match(clause)):
             best = position, with_points(clause) if phrase.point_groups else clause
             done.add(phrase.pattern.pattern)
     return best
