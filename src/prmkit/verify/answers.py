@@ -28,7 +28,7 @@ _DELIMITED = re.compile(
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[\u3002\u0964]")
 _CONNECTIVE = re.compile(r",?\s+(?:because|since|as|which|where|when|if|so|after|given|assuming)\b", re.IGNORECASE)
 _HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*", re.DOTALL)
-_EMPTY_BOX = re.compile(r"\\?boxed\s*\{\s*\}\s*\.?")
+_EMPTY_BOX = re.compile(r"[\s$]*\\?boxed\s*\{\s*\}[\s$.]*")
 """It names nothing, so what was said before it counts, if anything."""
 _MATHS_BEGINS = re.compile(r"[-+(\[{$\\|€£]|\d|[A-Za-z] ?(?:[=<>!]|\\[a-z])")
 _NAMED_BEFORE = re.compile(
