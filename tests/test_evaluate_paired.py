@@ -76,6 +76,36 @@ def test_the_interval_is_one_of_paired_questions(tmp_path: Path) -> None:
     assert (found["better"], found["worse"]) == (4, 0)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "mean"),
+    [
+        ({"a": [1, 1]}, {"a": [0, 0]}, 1.0),
+        ({"a": [1, 1], "b": [1, 1], "c": [1, 1]}, {"a": [0, 0], "b": [0, 0], "c": [0, 0]}, 1.0),
+        ({"a": [1, 0], "b": [0, 0]}, {"a": [1, 0], "b": [0, 0]}, 0.0),
+        (
+            {"a": [1, 1, 0], "b": [1, 0, 0]},
+            {"a": [1, 0, 0], "b": [0, 0, 0]},
+            1 / 3,
+        ),  # 2/3 - 1/3 is not 1/3 - 0 in floats
+    ],
+    ids=["one question", "all alike", "the same", "alike but for rounding"],
+)
+def test_without_spread_there_is_no_interval(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    first: Mapping[str, Sequence[float]],
+    second: Mapping[str, Sequence[float]],
+    mean: float,
+) -> None:
+    a, b = result(tmp_path / "a.json", first, greedy=False), result(tmp_path / "b.json", second, greedy=False)
+    (average,) = compare_results(a, b, resampling=QUICK)["comparisons"]
+    difference = average["found"]["difference"]
+    assert difference["mean"] == pytest.approx(mean)
+    assert (difference["low"], difference["high"], difference["num"]) == (None, None, len(first))
+    assert main(["eval", "compare", str(a), str(b)]) == 0
+    assert "no interval: one question, or the same difference in all" in capsys.readouterr().out
+
+
 def test_undecided_questions_are_left_out_of_both(tmp_path: Path) -> None:
     a = result(tmp_path / "a.json", {"a": [1, None], "b": [None, None], "c": [0, 0]})
     b = result(tmp_path / "b.json", {"a": [0, 0], "b": [1, 1], "c": [0, 0]}, greedy=False)

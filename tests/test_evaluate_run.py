@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import platform
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import prmkit
+from prmkit.cli.evaluate_tables import notes, tables
 from prmkit.cli.parse import parse
 from prmkit.config_io import from_dict, to_toml
 from prmkit.data.types import FinishReason, Group, Message, Prompt, Rollout, SamplingParams, Verdict
@@ -316,7 +319,7 @@ def test_the_result_says_what_made_the_number() -> None:
     assert found["avg_at_k"] == {"3": found["accuracy"]["sampled"]}
     # means of the questions 2/3, 1, 1/6: variance 0.1759.., over 3 questions
     assert found["standard_error"] == pytest.approx(0.2421610524)
-    assert found["truncation"] == {"max_tokens": 8, "sampled_share": pytest.approx(1 / 12), "greedy_share": 0.0}
+    assert found["truncation"] == {"max_tokens": 8, "sampled_share": pytest.approx(1 / 11), "greedy_share": 0.0}
     assert "tokens_per_second" not in found["accuracy"], "a result holds nothing of the clock"
     assert from_dict(EvalConfig, found["config"], "result") == config
     assert found["versions"]["prmkit"] == prmkit.__version__
@@ -324,6 +327,19 @@ def test_the_result_says_what_made_the_number() -> None:
     assert set(found["versions"]) == {"prmkit", "python", "torch", "transformers"}
     assert found["data_sha256"] == data_hash(PROMPTS)
     assert found["prompt_template_sha256"] == hashlib.sha256(TEMPLATE.encode()).hexdigest()
+
+
+def test_the_terminal_says_how_many_questions_each_number_is_of() -> None:
+    # a, b and d have a judged sample; a and d have two; b was judged once; the one response of d is cut, of 11 that came
+    found = result_of(EvalConfig(samples=3, sampling=PARAMS))
+    console = Console(width=150, file=io.StringIO())
+    _, at_k = tables("m", scripted(), found)
+    console.print(at_k)
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    passes = {cells[0]: cells[1] for cells in lines if cells}
+    assert passes["1"].endswith("] (3)")
+    assert passes["2"].endswith("] (2)")
+    assert any("cut at max_tokens = 8" in note and note.startswith("9.1%") for note in notes(found))
 
 
 def test_the_result_holds_every_response() -> None:

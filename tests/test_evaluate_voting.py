@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from itertools import combinations
 from statistics import fmean
@@ -113,6 +114,7 @@ def question(name: str, members: list[Response], greedy: Response | None = None,
 
 
 RIGHT, WRONG, OTHER = response("7", 1.0), response("8", 0.0), response("9", 0.0)
+LOST = dataclasses.replace(response(None, None), finish="error")
 
 
 def test_majority_over_questions_leaves_out_those_with_too_few_judged_samples() -> None:
@@ -133,10 +135,14 @@ def test_tables_by_category() -> None:
         question("b", [RIGHT, RIGHT], greedy=WRONG, subject="sums", level="1"),
         question("c", [response("x", None), response("7", 0.0, cut=True)], subject="fractions"),
         question("d", [response("x", None)], subject="sets"),
+        question("e", [LOST, LOST], subject="lost"),
+        question("f", [LOST, response("7", 0.0, cut=True)], subject="half lost"),
     ]
     rows = {(row.category, row.value): row for row in by_category(questions)}
     assert list(rows) == [
         ("subject", "fractions"),
+        ("subject", "half lost"),
+        ("subject", "lost"),
         ("subject", "sets"),
         ("subject", "sums"),
         ("level", "1"),
@@ -147,6 +153,8 @@ def test_tables_by_category() -> None:
     assert sums.greedy is not None
     assert (sums.greedy.mean, sums.greedy.num) == (0.5, 2)
     assert rows["subject", "fractions"].truncated_share == 0.5
+    assert rows["subject", "half lost"].truncated_share == 1.0, "what never came is no response"
+    assert rows["subject", "lost"].truncated_share is None
     assert rows["subject", "fractions"].greedy is None
     assert rows["subject", "sets"].sampled is None
 

@@ -112,6 +112,19 @@ def test_the_page_says_what_made_the_number(tmp_path: Path) -> None:
     # sampled: one (1 + 0) / 2, two 0.5 alone, three 0 alone
     assert data["headline"][0]["mean"] == pytest.approx(1 / 3)
     assert [row["k"] for row in data["at_k"]] == ["1", "2"]
+    # "one" alone has two judged samples: each number stands with its questions
+    shown = re.findall(r'<tr><th scope="row">([12])</th>.*?<td>(\d+)</td>.*?<td>(\d+)</td></tr>', text)
+    assert shown == [("1", "3", "3"), ("2", "1", "1")]
+    shares = {row["value"]: row["truncated_share"] for row in data["categories"][0]["rows"]}
+    assert shares == {"Algebra": 0.0, "Geometry": 1.0}, "one response of Geometry came, and it was cut"
+
+
+def test_a_category_of_which_no_response_came(tmp_path: Path) -> None:
+    lost = [question("one", response()), question("two", LOST, subject="Sets")]
+    text = write_evaluation_report(result(tmp_path / "r.json", lost, samples=1)).read_text()
+    assert re.search(
+        r'<tr><th scope="row">Sets</th><td>1</td><td><span class="aside">none</span></td><td>none</td>', text
+    )
 
 
 def test_verdicts_and_reasons_without_a_reference() -> None:

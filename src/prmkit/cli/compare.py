@@ -10,10 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from prmkit.cli.evaluate_tables import read_interval
 from prmkit.errors import ConfigError
 
 console = Console(markup=False, emoji=False)  # texts of data and paths are no markup
+
+NO_INTERVAL = "no interval"
 
 
 def compare(args: Sequence[str]) -> None:
@@ -33,6 +34,10 @@ def compare(args: Sequence[str]) -> None:
             f"{side}: {about['file']}  ({about['model']}, {about['task']}, {about['template']})", soft_wrap=True
         )
     console.print(comparison_table(found))
+    if any(row["found"]["difference"]["low"] is None for row in found["comparisons"]):
+        console.print(
+            f"{NO_INTERVAL}: one question, or the same difference in all; its spread is unknown", soft_wrap=True
+        )
     for key, (x, y) in found["differing_config"].items():
         console.print(f"{key}: {x!r} and {y!r}", soft_wrap=True)
     console.print(f"written: {out}", soft_wrap=True)
@@ -44,14 +49,15 @@ def comparison_table(found: Mapping[str, Any]) -> Table:
     for column in ("", "questions", "first", "second", "first - second", "p", "higher", "lower"):
         table.add_column(column, justify="left" if not column else "right")
     for row in found["comparisons"]:
-        difference = read_interval(row["found"]["difference"])
-        assert difference is not None
+        difference = row["found"]["difference"]
+        low, high = difference["low"], difference["high"]
+        interval = NO_INTERVAL if low is None else f"[{low:+.3f}, {high:+.3f}]"
         table.add_row(
             row["name"],
             str(row["questions"]),
             f"{row['found']['first']:.3f}",
             f"{row['found']['second']:.3f}",
-            f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]",
+            f"{difference['mean']:+.3f} {interval}",
             f"{row['found']['p_value']:.4f}",
             str(row["better"]),
             str(row["worse"]),

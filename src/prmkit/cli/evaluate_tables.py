@@ -30,7 +30,7 @@ def tables(model: str, result: EvaluationResult, found: Mapping[str, Any]) -> It
 def notes(found: Mapping[str, Any]) -> Iterator[str]:
     """What a reader of the number should know."""
     truncation = found["truncation"]
-    if truncation["sampled_share"] > CUT_OFF_SHARE:
+    if (truncation["sampled_share"] or 0.0) > CUT_OFF_SHARE:
         yield (
             f"{truncation['sampled_share']:.1%} of the sampled responses were cut at max_tokens = "
             f"{truncation['max_tokens']}: raise sampling.max_tokens, or read the number as one of that limit"
@@ -47,12 +47,19 @@ def read_interval(values: Mapping[str, Any] | None) -> Interval | None:
 
 def _at_k_table(found: Mapping[str, Any]) -> Table:
     table = Table()
-    for column in ("k", "pass@k", "avg@k", "majority@k"):
+    for column in ("k", "pass@k (questions)", "avg@k (questions)", "majority@k (questions)"):
         table.add_column(column, justify="right")
     for k in dict.fromkeys([*found["pass_at_k"], *found["majority_at_k"], *found["avg_at_k"]]):
         row = [found[name].get(k) for name in ("pass_at_k", "avg_at_k", "majority_at_k")]
-        table.add_row(k, *(interval_text(read_interval(values)) for values in row))
+        table.add_row(k, *(_of_questions(values) for values in row))
     return table
+
+
+def _of_questions(values: Mapping[str, Any] | None, expected: int | None = None) -> str:
+    """An interval, and how many questions it is of, where that is not the number `expected`."""
+    found = read_interval(values)
+    count = "" if found is None or found.num == expected else f" ({found.num})"
+    return f"{interval_text(found)}{count}"
 
 
 def _category_table(category: str, rows: list[Mapping[str, Any]]) -> Table:
@@ -60,6 +67,7 @@ def _category_table(category: str, rows: list[Mapping[str, Any]]) -> Table:
     for column in (category, "questions", "sampled accuracy", "greedy accuracy", "cut off"):
         table.add_column(column, justify="left" if column == category else "right")
     for row in rows:
-        intervals = [interval_text(read_interval(row[name])) for name in ("sampled", "greedy")]
-        table.add_row(row["value"], str(row["questions"]), *intervals, f"{row['truncated_share']:.1%}")
+        intervals = [_of_questions(row[name], row["questions"]) for name in ("sampled", "greedy")]
+        cut_off = "-" if row["truncated_share"] is None else f"{row['truncated_share']:.1%}"
+        table.add_row(row["value"], str(row["questions"]), *intervals, cut_off)
     return table

@@ -14,12 +14,41 @@ from statistics import fmean
 from typing import Any
 
 from prmkit.errors import DataError
-from prmkit.evaluate.prm.bootstrap import Difference, Resampling, Tally, mean_of, paired
+from prmkit.evaluate.prm.bootstrap import Resampling, Tally, mean_of, paired
 
 Value = Callable[[Mapping[str, Any]], float | None]
 """From a question of a result to its number; None where none of its responses could be judged."""
 
 RESAMPLES = 2000
+
+
+SAME = 1e-9
+"""Differences this close are one difference with rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanDifference:
+    """First minus second, with the middle 95% of its values on resamples of the questions.
+
+    With one question, or where the difference is the same in all of them, all resamples agree: the spread is unknown, not zero,
+    and there is no interval.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    num: int
+    """Questions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Both values, their difference, and the p value of `bootstrap.Difference`."""
+
+    first: float
+    second: float
+    difference: MeanDifference
+    p_value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +58,7 @@ class Comparison:
     name: str
     """`avg@4`, `greedy`, or `subject: Algebra` for the samples of one category."""
     questions: int
-    found: Difference
-    """First, second, and first minus second with its interval and p."""
+    found: Found
     better: int
     """Questions in which the first is higher."""
     worse: int
@@ -132,7 +160,25 @@ def _compare(
     if found is None:
         return None
     better, worse = sum(u > v for _, u, v in both), sum(u < v for _, u, v in both)
-    return Comparison(name=name, questions=len(both), found=found, better=better, worse=worse)
+    differences, interval = [u - v for _, u, v in both], found.difference
+    spread = max(differences) - min(differences) > SAME
+    return Comparison(
+        name=name,
+        questions=len(both),
+        found=Found(
+            first=found.first,
+            second=found.second,
+            difference=MeanDifference(
+                mean=interval.mean,
+                low=interval.low if spread else None,
+                high=interval.high if spread else None,
+                num=interval.num,
+            ),
+            p_value=found.p_value,
+        ),
+        better=better,
+        worse=worse,
+    )
 
 
 def _average(question: Mapping[str, Any]) -> float | None:

@@ -32,7 +32,8 @@ class CategoryRow:
     sampled: Interval | None
     """None where none of its responses could be judged."""
     greedy: Interval | None
-    truncated_share: float
+    truncated_share: float | None
+    """Of the sampled responses that came; None where none did."""
 
 
 def pass_at(questions: Sequence[Question], k: int) -> Interval | None:
@@ -152,7 +153,7 @@ def _truncation(questions: Sequence[Question], config: EvalConfig) -> dict[str, 
     return {
         "max_tokens": config.sampling.max_tokens,
         "sampled_share": _cut_off(sampled),
-        "greedy_share": _cut_off(greedy) if greedy else None,
+        "greedy_share": _cut_off(greedy),
     }
 
 
@@ -169,5 +170,7 @@ def _category_row(category: str, value: str, questions: Sequence[Question]) -> C
     )
 
 
-def _cut_off(members: Sequence[Response]) -> float:
-    return fmean(member.finish == "length" for member in members)
+def _cut_off(members: Sequence[Response]) -> float | None:
+    """Share of the responses that were cut at max_tokens; those that the sampler failed to make are none. None without any."""
+    made = [member.finish == "length" for member in members if member.finish != "error"]
+    return fmean(made) if made else None
