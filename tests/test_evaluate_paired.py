@@ -141,6 +141,7 @@ def test_data_that_differ_are_refused(tmp_path: Path) -> None:
     [
         (None, "no such file"),
         ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "no result of prmkit eval"),
         ("{}", "no result of"),
     ],

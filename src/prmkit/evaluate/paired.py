@@ -97,7 +97,7 @@ def read_result(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; give a result that prmkit eval --out has written") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}); give a result of prmkit eval") from None
     if not isinstance(found, dict) or not {"questions", "config", "accuracy"} <= found.keys():
         raise DataError(
