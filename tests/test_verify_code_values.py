@@ -158,15 +158,32 @@ def test_keys_whose_hashes_collide_are_compared_quickly() -> None:
         ("Cut:\n```python\nx = 1\nfor", "x = 1\nfor"),
         ("    return a + b\n", "    return a + b\n"),
         ("```python\n    return a\n```", "    return a\n"),
+        ("1. Like this:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1\n"),
+        ("```python\nprint(3)\n```\nOutput:\n```\n3\n```", "print(3)\n"),
+        ("Here: ```python\nx = 1\n```", "x = 1\n"),
+        ("<think>\n```python\nx = 0\n```\n</think>```python\nx = 1\n```", "x = 1\n"),
+        ("<think>```python\nx = 0\n```</think>", ""),
         ("no program", "no program"),
         ("", ""),
     ],
 )
-def test_the_program_is_the_last_block_of_python(response: str, program: str) -> None:
+def test_the_program_is_the_last_block_labelled_python_else_the_last_without_a_label(
+    response: str, program: str
+) -> None:
     assert extract_code(response) == program
 
 
-@pytest.mark.parametrize("line", ["`" * 200_000, " " * 200_000 + "`", "```" + "a" * 200_000 + "`", "```\n" * 50_000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "`" * 200_000,
+        " " * 200_000 + "`",
+        "```" + "a" * 200_000 + "`",
+        "```\n" * 50_000,
+        "x" + " " * 200_000,
+        "a ```py" * 50_000,
+    ],
+)
 def test_no_response_makes_extraction_slow(line: str) -> None:
     start = time.perf_counter()
     extract_code(line)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import re
 
-_FENCE = re.compile(r"^[ \t]*+(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)[^\n`]*+$", re.MULTILINE)
+from prmkit.verify.answers import after_thinking
+
+_FENCE = re.compile(r"^([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)[^\n`]*+$", re.MULTILINE)
 """Nothing in it is tried twice, so that no text makes it slow."""
-_OURS = {"", "python", "python3", "py", "py3", "pycon"}
+_AFTER_TEXT = re.compile(r"(?<=[^\s`])[ \t]*+(```(?:python3?|py)[ \t]*+)$", re.MULTILINE | re.IGNORECASE)
+"""A fence that names Python at the end of a line of text: "Here it is: ```python"."""
+_PYTHON = {"python", "python3", "py", "py3", "pycon"}
 
 
 def extract_code(response: str) -> str:
-    """The last fenced block that is Python or names no language, else the last fenced block, else the whole text.
+    """The program in what follows the thinking (`after_thinking`).
 
-    A block that is never closed (the response was cut) ends with the text. Indentation is kept, so that a bare completion of
-    a function's body stays one.
+    The last fenced block labelled as Python, else the last without a label (after a labelled program it is often its output),
+    else the last one; the whole text where there is no block. A block that is never closed (the response was cut) ends with the
+    text. The fence's own indentation, as in a list, is taken off its lines; other indentation is kept, so that a bare completion
+    of a function's body stays one.
     """
-    blocks = _blocks(response)
+    text = after_thinking(response)
+    blocks = _blocks(_AFTER_TEXT.sub(r"\n\1", text))
     if not blocks:
-        return response
-    ours = [code for language, code in blocks if language in _OURS]
-    return (ours or [code for _, code in blocks])[-1]
+        return text
+    python = [code for language, code in blocks if language in _PYTHON]
+    unnamed = [code for language, code in blocks if not language]
+    return (python or unnamed or [code for _, code in blocks])[-1]
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
@@ -28,12 +36,19 @@ def _blocks(text: str) -> list[tuple[str, str]]:
     for fence in _FENCE.finditer(text):
         if opening is None:
             opening = fence
-        elif fence[1].startswith(opening[1]) and not fence[2]:
-            found.append((opening[2].lower(), text[opening.end() + 1 : fence.start()]))
+        elif fence[2].startswith(opening[2]) and not fence[3]:
+            found.append(
+                (opening[3].lower(), _without_indent(text[opening.end() + 1 : fence.start()], len(opening[1])))
+            )
             opening = None
     if opening is not None:
-        found.append((opening[2].lower(), text[opening.end() + 1 :]))
+        found.append((opening[3].lower(), _without_indent(text[opening.end() + 1 :], len(opening[1]))))
     return found
+
+
+def _without_indent(code: str, width: int) -> str:
+    """Each line without its first `width` characters of white space, or as many as it has."""
+    return re.sub(rf"^[ \t]{{1,{width}}}", "", code, flags=re.MULTILINE) if width else code
 
 
 def defines(source: str, name: str) -> bool:
