@@ -13,6 +13,7 @@ from prmkit.doctor.config import DoctorConfig
 from prmkit.doctor.data import normal, script
 from prmkit.doctor.examine import examine
 from prmkit.doctor.finding import Finding, some
+from prmkit.doctor.raw import read_raw
 from prmkit.errors import ConfigError, DataError
 
 SOUND = {("note", "labels.balance")}
@@ -387,3 +388,9 @@ def test_places_are_shortened_within_one_file() -> None:
         some(["a.jsonl:3", "a.jsonl:7", "a.jsonl:7", "b.jsonl:1", "a.jsonl:9"]) == "a.jsonl:3, :7, b.jsonl:1 and 1 more"
     )
     assert some([]) == ""
+
+
+def test_a_line_nested_without_end_is_passed_over_like_any_other_that_is_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n{"a": ' + "[" * 100_000 + '\n{"a": ' + "1" * 5000 + '}\n{"a": 4}\n')
+    assert [(row.where, row.row) for row in read_raw(path)] == [(f"{path}:1", {"a": 1}), (f"{path}:4", {"a": 4})]

@@ -43,7 +43,7 @@ def read_raw(path: Path) -> list[RawRow]:
     for index, line in enumerate(lines):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
             rows.append(RawRow(where=place(path, index), row=row))
