@@ -125,6 +125,36 @@ def test_lists(reference: str, answer: str, same: bool | None) -> None:
     assert fast_equal(reference, answer) is same
 
 
+@pytest.mark.parametrize(
+    ("reference", "answer", "same"),
+    [
+        ("6.02e23", r"6.02 \times 10^{23}", True),
+        ("6.02e23", r"602\cdot 10^{21}", True),
+        ("6.02e23", r"6.02 \times 10^{22}", False),
+        ("1e-7", "0.0000001", True),
+        ("1e-7", "2e-7", False),
+        ("1e-7", "0", False),
+        ("-1.5E3", "-1,500", True),
+        ("1000000", "1e6", True),
+        ("3e8", r"3e8 \text{ m/s}", True),
+        ("3e8", "3e", None),
+        ("2e", "2e1", None),  # Euler's number
+        (r"10^{6}", "1000000", None),  # math-verify reads these
+        ("1e6", "1e6%", None),
+        ("1e9999", "1e9998", False),
+        ("1011_2", "1011_{2}", True),
+        ("1011_2", "1011_3", False),
+        ("0b_16", "B_{16}", None),  # B_16 may be a name
+        ("00ff_{16}", "0FF_{16}", True),
+        ("1011_2", "11_{10}", False),
+        ("12_5", "12", None),
+        ("12_2", "12_3", None),  # no digits of base 2
+    ],
+)
+def test_powers_of_ten_and_bases(reference: str, answer: str, same: bool | None) -> None:
+    assert fast_equal(reference, answer) is same
+
+
 def test_list_items() -> None:
     found = read_list(r"(1, \frac{1}{2}, -0.5)")
     assert found is not None

@@ -1,7 +1,7 @@
 r"""Equality by exact arithmetic: decides plain numbers, lists of them and equal strings, and leaves the rest open.
 
 What is decided here is what math-verify decides on the same answers (tests/test_verify_fast.py); where its rounding of
-decimals to 6 places could matter, nothing is decided.
+decimals to 6 places could matter, nothing is decided. Where math-verify misreads a notation, ours is right (`notations`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 
+from prmkit.verify.notations import same_notation
 from prmkit.verify.plain_numbers import PlainList, PlainNumber, read_list, read_number
 from prmkit.verify.spelling import same_text
 
@@ -111,6 +112,8 @@ def fast_equal(reference: str, answer: str, *, times_hundred: bool = False) -> b
     """Whether two normalised answers are equal, or None when this takes more than exact arithmetic."""
     if same_text(reference, answer):
         return True
+    if (same := same_notation(reference, answer)) is not None:
+        return same
     a, b = read_pair(reference, answer)
     if a is not None and b is not None:
         if times_hundred and (a.value * 100 == b.value or a.value == b.value * 100):

@@ -30,6 +30,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ("[\u2212\u2012\u2013\ufe63]", "-"),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\(?:left|right)(?![A-Za-z])\.?", ""),
+        (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
         (r"(?<!\\)\\!", ""),
         (r"(?<!\\)\\[,;: ]|[~\u00a0\u2009\u202f]|\s+", " "),
         (r"\{,\}", ","),
