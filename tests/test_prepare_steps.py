@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,49 @@ def test_rules_mean_what_the_papers_rules_spell(question: str, ours: str | None,
     assert found == ours
     use = ("prime_figure", "prime_proof", "prime_blank")
     assert reasons(rules_step(RulesConfig(use=use))([record(question)])).get(question) == prime
+
+
+@pytest.mark.parametrize("part", ["a ", "shown ", "the ", " ", "(", "table is "])
+def test_rules_take_linear_time(part: str) -> None:
+    def seconds(count: int) -> float:
+        started = time.process_time()
+        rules_step(RulesConfig())([record(part * count)])
+        return time.process_time() - started
+
+    assert seconds(16_000) < 12 * max(seconds(4_000), 0.02)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "a{}b",
+        "(A) 1 (B) 2 (C) q{}q",
+        "(A) x (B) y{} (C) z",
+        "(A) 1{}(B) 2 (C) 3",
+        "A. 1\n{}B. 2\nC. 3",
+    ],
+)
+@pytest.mark.parametrize("part", [" ", "\n", "\t ", ",", "\\quad", "\\quad ", "A) ", "(", "$"])
+def test_finding_options_takes_linear_time(question: str, part: str) -> None:
+    def seconds(count: int) -> float:
+        started = time.process_time()
+        find_options(question.format(part * count))
+        return time.process_time() - started
+
+    assert seconds(8_000) < 12 * max(seconds(2_000), 0.02)
+
+
+@pytest.mark.parametrize(
+    ("question", "dropped"),
+    [
+        ("The table shown below has two rows.", None),
+        ("The shape shown below has a name.", "diagram"),
+        ("Given are the numbers drawn below: \\begin{array}{c} 1 \\end{array}", None),
+        ("\\begin{array}{c} 1 \\end{array} What is pictured here?", "diagram"),
+    ],
+)
+def test_what_is_shown_may_be_text(question: str, dropped: str | None) -> None:
+    assert reasons(rules_step(RulesConfig())([record(question)])).get(question) == dropped
 
 
 def test_blank_questions_and_rows_without_any_answer_go_whatever_the_rules() -> None:

@@ -16,6 +16,7 @@ from prmkit.curate.contamination import contamination_step
 from prmkit.curate.duplicates import duplicates_step, similar_pairs
 from prmkit.curate.record import Outcome, Record
 from prmkit.curate.words import key, spoken, words
+from prmkit.data.types import Message, Verdict
 from prmkit.errors import ConfigError, DataError
 
 
@@ -228,13 +229,130 @@ def test_thirteen_words_are_needed(tmp_path: Path) -> None:
     }
 
 
+AREA = "The area of a regular hexagon with side length three that is drawn around a circle of unknown radius"
+
+
 def test_phrases_of_the_field_count_for_nothing(tmp_path: Path) -> None:
     phrase = "can be written as m over n where m and n are relatively prime integers"
-    path = write(tmp_path / "eval.jsonl", [{"question": f"The area {phrase}", "answer": "1"}])
+    path = write(tmp_path / "eval.jsonl", [{"question": f"{AREA} {phrase}", "answer": "1"}])
     rows = [record(f"Variant {i} {phrase}", name=str(i)) for i in range(4)]
     assert kept(contamination_step(ContaminationConfig(against=(str(path),), common=3))(rows)) == ["0", "1", "2", "3"]
     assert kept(contamination_step(ContaminationConfig(against=(str(path),), common=4))(rows)) == []
     assert kept(contamination_step(ContaminationConfig(against=(str(path),), common=0))(rows)) == []
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "kept_rows"),
+    # 15 words of the phrase: of 29 they are more than half, of 31 less
+    [
+        ("two three four five six seven eight nine ten one two three four", []),
+        ("a b c d e f g h i j k l m n o p", None),
+    ],
+)
+def test_an_evaluation_question_that_many_rows_have_is_no_phrase(
+    tmp_path: Path, evaluation: str, kept_rows: list[str] | None
+) -> None:
+    phrase = "can be written as m over n where m and n are relatively prime integers"
+    assert len(phrase.split()) == 15
+    path = write(tmp_path / "eval.jsonl", [{"question": f"{evaluation} {phrase}", "answer": "1"}])
+    rows = [record(f"Variant {i} {phrase}", name=str(i)) for i in range(11)]
+    outcome = contamination_step(ContaminationConfig(against=(str(path),)))(rows)
+    assert kept(outcome) == ([str(i) for i in range(11)] if kept_rows is None else kept_rows)
+
+
+@pytest.mark.parametrize("times", [10, 11, 100])
+def test_a_whole_evaluation_question_is_found_however_often_it_is_there(tmp_path: Path, times: int) -> None:
+    path = write(tmp_path / "eval.jsonl", [{"question": "Other. " * 20 + LONG, "answer": "0"}, *EVALUATION])
+    rows = [record(f"{LONG} Use style {i}.", name=str(i)) for i in range(times)]
+    outcome = contamination_step(ContaminationConfig(against=(str(path),)))(rows)
+    assert set(reasons(outcome).values()) == {"overlap"}
+    assert len(outcome.dropped) == times
+    assert outcome.dropped[0].more["evaluation"]["words"] == " ".join(words(LONG)[:13])
+
+
+def chat(name: str, answer: str, *turns: str, system: str = "") -> Record:
+    roles = ["user", "assistant"] * len(turns)
+    said = [Message(role=role, content=turn) for role, turn in zip(roles, turns, strict=False)]  # type: ignore[arg-type]
+    first = [Message(role="system", content=system)] if system else []
+    return record(turns[-1], answer, name, messages=(*first, *said))
+
+
+def test_chats_are_compared_by_all_their_turns(tmp_path: Path) -> None:
+    rows = [chat(str(i), str(x + 1), f"Let x = {x}.", "OK", "What is x + 1?") for i, x in enumerate((1, 2, 2))]
+    assert reasons(deduplicated(*rows)) == {"2": "duplicate"}
+    assert reasons(deduplicated(*rows, same_numbers=False, near=0.3)) == {"2": "duplicate"}
+    alone = write(tmp_path / "alone.jsonl", [{"question": "What is x + 1?", "answer": "1"}])
+    turns = [{"role": "user", "content": text} for text in ("let x = 2", "ok", "what is x+1")]
+    whole = write(tmp_path / "whole.jsonl", [{"messages": turns, "answer": "3"}])
+    assert reasons(contamination_step(ContaminationConfig(against=(str(alone),)))(rows)) == {}
+    found = reasons(contamination_step(ContaminationConfig(against=(str(whole),)))(rows))
+    assert found == {"1": "same_question", "2": "same_question"}
+
+
+def test_system_turns_hide_no_duplicate_and_make_no_conflict(tmp_path: Path) -> None:
+    rows = [
+        chat("a", "5", "What is x + 1?", system="Box it."),
+        chat("b", "5", "What is x + 1?", system="Think first."),
+        chat("c", "6", "What is x + 1?", system="Here x = 5."),
+        chat("d", "6", "What is x + 1?", system="Here x = 5."),
+        chat("e", "7", "What is x + 1?", system="Here x = 6."),
+    ]
+    assert reasons(deduplicated(*rows)) == {"b": "duplicate", "d": "duplicate"}
+    path = write(tmp_path / "e.jsonl", [{"question": "What is x+1?", "answer": "1"}])
+    assert len(contamination_step(ContaminationConfig(against=(str(path),)))(rows).dropped) == 5
+
+
+class Late:
+    """Can decide nothing."""
+
+    def verify(self, responses: list[Any]) -> list[Verdict]:
+        return [Verdict(status="timeout", reward=None, detail="5 s") for _ in responses]
+
+
+@pytest.mark.parametrize("conflicts", ["drop", "first", "keep"])
+def test_answers_that_cannot_be_compared_are_no_other_answers(conflicts: Any) -> None:
+    rows = [record("What is 1/2+0?", r"\frac{1}{2}", "a"), record("What is 1/2 + 0?", "0.5", "b")]
+    outcome = duplicates_step(DuplicatesConfig(conflicts=conflicts), Late())(rows)
+    assert reasons(outcome) == ({} if conflicts == "keep" else {"b": "duplicate_undecided"})
+    assert all("timeout: 5 s" in drop.detail and "q.jsonl:a" in drop.detail for drop in outcome.dropped)
+
+
+def test_near_duplicates_whose_answers_cannot_be_compared_stay_and_are_counted() -> None:
+    rows = [record(LONG, "320", "a"), record(LONG.replace("drives", "travels"), "320.0 km", "b")]
+    outcome = duplicates_step(DuplicatesConfig(near=0.7), Late())(rows)
+    assert kept(outcome) == ["a", "b"]
+    assert outcome.notes["near duplicates whose answers could not be compared, kept"] == 1
+    assert outcome.notes["near duplicates with another answer, kept"] == 0
+
+
+def test_before_the_step_answer_solutions_are_compared() -> None:
+    def solved(name: str, solution: str | None, answer: str = "") -> Record:
+        return record("What is 2+3?", answer, name, solution=solution)
+
+    rows = [
+        solved("a", r"\boxed{5}"),
+        solved("b", r"\boxed{5.0}"),
+        solved("c", "", "5"),
+        solved("d", "five"),
+        solved("e", None),
+    ]
+    outcome = deduplicated(*rows)
+    assert reasons(outcome) == {"b": "duplicate", "c": "duplicate"}
+    assert outcome.notes["without an answer, not compared"] == 2
+    assert [drop.record for drop in outcome.dropped] == rows[1:3], "as they came"
+    other = deduplicated(solved("a", r"\boxed{5}"), solved("b", r"\boxed{7}"))
+    assert reasons(other) == {"a": "conflict", "b": "conflict"}
+    assert "'5' (q.jsonl:a), '7' (q.jsonl:b)" in other.dropped[0].detail
+
+
+def test_variants_of_one_template_are_not_all_compared_with_each_other() -> None:
+    template = f"Ann has {{}} clips and gives {{}} to her friends. {LONG}"
+    rows = [record(template.format(i, i * i), str(i)) for i in range(3000)]
+    rows += [record(template.format(7, 49).replace("clips", "pens"), "7", "near")]
+    started = time.process_time()
+    outcome = deduplicated(*rows, near=0.7)
+    assert time.process_time() - started < 4
+    assert reasons(outcome) == {"near": "near_duplicate"}
 
 
 def test_signs_are_no_words_of_an_ngram(tmp_path: Path) -> None:

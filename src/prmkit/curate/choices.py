@@ -28,13 +28,16 @@ _WRAP = r"(?:\\(?:text|textbf|textrm|mathbf|mathrm|bf|mbox)\s*\{\s*)"
 _STYLES = tuple(
     re.compile(pattern, re.MULTILINE)
     for pattern in (
-        rf"\$?\s*(?:{_WRAP}+|(?<=quad)|(?<![A-Za-z0-9)\]}}])(?<!\b[A-Za-z] ))\(\s*{_WRAP}*([A-J])\s*\}}*\)\s*\}}*\s*[:.]?"
+        r"(?:\$\s*|(?<!\s)\s*)"
+        rf"(?:{_WRAP}+|(?<=quad)|(?<![A-Za-z0-9)\]}}])(?<!\b[A-Za-z] ))\(\s*{_WRAP}*([A-J])\s*\}}*\)\s*\}}*\s*[:.]?"
         r"(?:\\ |~)*\s*\$?",  # not P(A), f(A)
-        r"(?:^|(?<=\n))\s*([A-J])\s*[.):]\s+",
+        r"^[^\S\n]*([A-J])[^\S\n]*[.):]\s+",
         r"(?:(?<=\s)|^)([A-J])[.)]\s+",
     )
 )
-_EDGES = re.compile(r"^(?:\s|\\q?quad|\\\\|\\ |~|[,;])+|(?:\s|\\q?quad|\\\\|\\ |~|[,;]|\\hspace\{[^{}]*\})+$")
+_EDGES = re.compile(
+    r"^(?:\s|\\q?quad|\\\\|\\ |~|[,;])+|(?<![\s,;~])(?<!\\quad)(?<!\\qquad)(?:\s|\\q?quad|\\\\|\\ |~|[,;]|\\hspace\{[^{}]*\})+$"
+)
 _ASKS = re.compile(
     r"\?|\b(?:find|compute|calculate|determine|evaluate|solve|simplify|what|how|which|who|when|where|express|factor|give)\b",
     re.IGNORECASE,
@@ -116,13 +119,17 @@ def _of_field(question: str, value: object) -> Options | None:
 def _run(question: str, style: re.Pattern[str]) -> Options | None:
     """The last run A, B, C, ... of one style; its last option ends with the line."""
     marks = list(style.finditer(question))
-    for start in range(len(marks) - 1, -1, -1):
-        if marks[start].group(1) != "A":
+    following: dict[str, re.Match[str]] = {}
+    after: dict[int, re.Match[str] | None] = {}  # place of a mark -> the first of the next letter that follows it
+    for first in reversed(marks):
+        letter = first.group(1)
+        after[first.start()] = following.get(LETTERS[LETTERS.index(letter) + 1 :][:1])
+        following[letter] = first
+        if letter != "A":
             continue
-        run = [marks[start]]
-        for mark in marks[start + 1 :]:
-            if mark.group(1) == LETTERS[len(run) : len(run) + 1]:
-                run.append(mark)
+        run = [first]
+        while (mark := after[run[-1].start()]) is not None:
+            run.append(mark)
         if len(run) >= LEAST_OPTIONS:
             if style is _STYLES[-1] and any(b.start() - a.end() > INLINE_CHARS for a, b in pairwise(run)):
                 continue

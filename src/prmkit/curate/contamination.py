@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from prmkit.curate.config import ContaminationConfig
 from prmkit.curate.read import named_source, read_questions
 from prmkit.curate.record import Dropped, Outcome, Record
-from prmkit.curate.words import ngrams, spoken, words
+from prmkit.curate.words import asked_words, ngrams, spoken
+
+COMMON_SHARE = 0.5
+"""Common phrases that make up this share of an evaluation question, or more, are that question and no phrase."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +23,8 @@ class Item:
     set: str
     id: str
     where: str
+    spoken: tuple[str, ...]
+    """Its words, less signs and commands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,24 +32,36 @@ class EvaluationItems:
     """What may not be trained on: whole questions, and runs of words."""
 
     whole: dict[str, Item]
-    grams: dict[str, Item]
+    grams: dict[str, list[Item]]
+    """n-gram -> the questions that have it."""
     num_items: int
 
 
 def read_items(config: ContaminationConfig) -> EvaluationItems:
     """The questions of all sets. Raises ConfigError and DataError for one that cannot be read."""
     whole: dict[str, Item] = {}
-    grams: dict[str, Item] = {}
+    grams: dict[str, list[Item]] = {}
     count = 0
     for text in config.against:
         source = named_source(text, "contamination.against")
-        for name, where, question in read_questions(source, "contamination.against"):
+        for asked in read_questions(source, "contamination.against"):
             count += 1
-            item, found = Item(set=source.name, id=name, where=where), words(question)
+            found = asked_words(asked.question, asked.messages)
+            item = Item(set=source.name, id=asked.id, where=asked.where, spoken=tuple(spoken(found)))
             whole.setdefault(" ".join(found), item)
-            for gram in ngrams(spoken(found), config.n):
-                grams.setdefault(gram, item)
+            for gram in dict.fromkeys(ngrams(item.spoken, config.n)):
+                grams.setdefault(gram, []).append(item)
     return EvaluationItems(whole=whole, grams=grams, num_items=count)
+
+
+def covered(item: Item, grams: Collection[str], n: int) -> float:
+    """The share of an evaluation question's words that stand in one of these n-grams."""
+    inside, end = 0, 0
+    for start, gram in enumerate(ngrams(item.spoken, n)):
+        if gram in grams:
+            inside += start + n - max(start, end)
+            end = start + n
+    return inside / len(item.spoken)
 
 
 def contamination_step(config: ContaminationConfig) -> Callable[[Sequence[Record]], Outcome]:
@@ -55,8 +73,14 @@ def contamination_step(config: ContaminationConfig) -> Callable[[Sequence[Record
         return lambda records: Outcome(kept=list(records), warning=warning)
     items = read_items(config)
 
+    @cache
+    def mostly(grams: frozenset[str]) -> Item | None:
+        """An evaluation question that these n-grams make up for the most part; many records share the same phrases."""
+        candidates = {id(item): item for gram in sorted(grams) for item in items.grams[gram]}
+        return next((i for i in candidates.values() if covered(i, grams, config.n) >= COMMON_SHARE), None)
+
     def run(records: Sequence[Record]) -> Outcome:
-        split = [words(record.question) for record in records]
+        split = [asked_words(record.question, record.messages) for record in records]
         shared = [
             list(dict.fromkeys(g for g in ngrams(spoken(found), config.n) if g in items.grams)) for found in split
         ]
@@ -68,7 +92,10 @@ def contamination_step(config: ContaminationConfig) -> Callable[[Sequence[Record
             if equal := items.whole.get(" ".join(found)):
                 dropped.append(_match(record, equal, "same_question", " ".join(found)))
             elif rare:
-                dropped.append(_match(record, items.grams[rare[0]], "overlap", rare[0]))
+                dropped.append(_match(record, items.grams[rare[0]][0], "overlap", rare[0]))
+            elif copied := mostly(frozenset(grams)):
+                shown = next(gram for gram in grams if copied in items.grams[gram])
+                dropped.append(_match(record, copied, "overlap", shown))
             else:
                 notes["share only common phrases, kept"] += bool(grams)
                 kept.append(record)

@@ -81,19 +81,31 @@ def named_source(text: str, key: str) -> NamedSource:
     return NamedSource(spec=spec, part=part, place=spec.hub.replace("{part}", part))
 
 
-def read_questions(source: NamedSource, key: str) -> list[tuple[str, str, str]]:
-    """(id, where, question) of each row of an evaluation set. Raises DataError that begins with `key`."""
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question of an evaluation set."""
+
+    id: str
+    where: str
+    question: str
+    messages: tuple[Message, ...] | None = None
+    """The row's own turns where it has any, the question being the last."""
+
+
+def read_questions(source: NamedSource, key: str) -> list[Asked]:
+    """The question of each row of an evaluation set. Raises DataError that begins with `key`."""
     spec = source.spec
     found = []
     try:
         for row in read_rows(source.place, split=spec.split):
             if not source.has(row.fields):
                 continue
+            messages = None
             if spec.read_row is not None:
                 question = str(read_prompt(row, spec, TEMPLATES["plain"]).meta["question"])
             else:
-                question = _question(row, spec)[0]
-            found.append((_id(row, spec), row.where, question))
+                question, messages, _ = _question(row, spec)
+            found.append(Asked(id=_id(row, spec), where=row.where, question=question, messages=messages))
     except DataError as error:
         raise DataError(f"{key}: {error}") from None
     if not found:

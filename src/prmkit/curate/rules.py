@@ -15,7 +15,8 @@ from prmkit.curate.config import RulesConfig
 from prmkit.curate.record import Dropped, Outcome, Record, one_by_one
 from prmkit.errors import ConfigError
 
-_NO_TABLE = r"(?<!table\s)(?<!table\sis\s)(?![\s\S]*\\begin\{(?:array|tabular|aligned|align|[pb]?matrix)\*?\})"
+_NO_TABLE = r"(?<!table\s)(?<!table\sis\s)"
+_NONE_FOLLOWS = r"(?![\s\S]*\\begin\{(?:array|tabular|aligned|align|[pb]?matrix)\*?\})"
 """What is shown may be text, and then it is there."""
 RULES: Mapping[str, str] = {
     "figure": r"\b(?:the|this|these|next|following|above|adjoining|accompanying)\s+(?:\w+\s+)?figures?\b(?!\s+(?:out|skat))"
@@ -23,7 +24,7 @@ RULES: Mapping[str, str] = {
     "diagram": r"\b(?:in|see|on|from)\s+(?:the|this)\s+diagram\b"
     r"|\b(?:in|see|on|from)\s+(?:the|this)\s+(?:picture|drawing|illustration|image|sketch)(?=,|\s+(?:below|above|shown|at))"
     r"|\b(?:diagram|picture|drawing|illustration|graph|sketch)\s+(?:is\s+|are\s+)?(?:shown\s+)?(?:below|above|here)\b"
-    rf"|{_NO_TABLE}\b(?:shown|pictured|drawn|depicted)\s+(?:below|above|here|at\s+(?:the\s+)?(?:right|left))\b",
+    rf"|\b{_NO_TABLE}(?:shown|pictured|drawn|depicted)\s+(?:below|above|here|at\s+(?:the\s+)?(?:right|left))\b{_NONE_FOLLOWS}",
     "image": r"\[asy\]|\\begin\{(?:asy|tikzpicture)\}|\\includegraphics|!\[[^\]]*\]\(|<img\b|<image",
     "proof": r"\bprove\b|\bshow\s+that\b",
     "blank": r"\\underline\{(?:\s|~|_|\\q?quad|\\[,;: !]|\\hspace\*?\{[^{}]*\}|\\hphantom\{[^{}]*\}|\\text\{\s*\})*\}"

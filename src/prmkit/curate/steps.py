@@ -53,7 +53,7 @@ def _function(name: str, config: PrepareConfig, tools: Tools) -> Function:
         case "choices":
             return _choices(config, tools)
         case "duplicates":
-            return duplicates_step(config.duplicates, tools.verifier)
+            return duplicates_step(config.duplicates, tools.verifier, config.answer)
         case "contamination":
             return contamination_step(config.contamination)
         case "difficulty":

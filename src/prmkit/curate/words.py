@@ -12,6 +12,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from prmkit.data.types import Message
+
 _ONE_EACH = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff"
 """Thai, Japanese, Chinese: no spaces between words."""
 _MARKS = "".join(
@@ -54,6 +56,8 @@ _SAME = {
     "\u2044": "/",
     _COMMA: ",",
 }
+TURN = "\n"
+"""The word that ends an earlier turn of a chat."""
 _PRIMES = str.maketrans({"\u2019": "'", "\u2032": "'"})
 
 
@@ -108,6 +112,12 @@ def _commas_kept(text: str) -> str:
         if text[place - 1 : place + 2] != "{,}":
             characters[place] = _COMMA
     return "".join(characters)
+
+
+def asked_words(question: str, messages: Sequence[Message] | None) -> list[str]:
+    """The words of a question with those of the turns before it. System turns say how to answer, and are left out."""
+    earlier = [turn for turn in (messages or ())[:-1] if turn.role != "system"]
+    return [word for turn in earlier for word in (*words(turn.content), TURN)] + words(question)
 
 
 def key(text: str) -> str:
