@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import atexit
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,20 @@ def reasons(outcome: Outcome) -> dict[str, str]:
 
 def kept(outcome: Outcome) -> list[str]:
     return [record.id for record in outcome.kept]
+
+
+def is_linear(run: Callable[[int], object], count: int) -> bool:
+    """Whether four times the count takes far less than 16 times the time; the best of three, as other programs run too."""
+
+    def seconds(size: int) -> float:
+        taken = []
+        for _ in range(3):
+            started = time.process_time()
+            run(size)
+            taken.append(time.process_time() - started)
+        return min(taken)
+
+    return seconds(4 * count) < 10 * max(seconds(count), 0.05)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prepare_setup import kept, reasons, record, verifier
+from prepare_setup import is_linear, kept, reasons, record, verifier
 
 from prmkit.config import ModelConfig
 from prmkit.curate.answers import answer_step, check_answers
@@ -53,12 +52,7 @@ def test_rules_mean_what_the_papers_rules_spell(question: str, ours: str | None,
 
 @pytest.mark.parametrize("part", ["a ", "shown ", "the ", " ", "(", "table is "])
 def test_rules_take_linear_time(part: str) -> None:
-    def seconds(count: int) -> float:
-        started = time.process_time()
-        rules_step(RulesConfig())([record(part * count)])
-        return time.process_time() - started
-
-    assert seconds(16_000) < 12 * max(seconds(4_000), 0.02)
+    assert is_linear(lambda count: rules_step(RulesConfig())([record(part * count)]), 4_000)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +67,7 @@ def test_rules_take_linear_time(part: str) -> None:
 )
 @pytest.mark.parametrize("part", [" ", "\n", "\t ", ",", "\\quad", "\\quad ", "A) ", "(", "$"])
 def test_finding_options_takes_linear_time(question: str, part: str) -> None:
-    def seconds(count: int) -> float:
-        started = time.process_time()
-        find_options(question.format(part * count))
-        return time.process_time() - started
-
-    assert seconds(8_000) < 12 * max(seconds(2_000), 0.02)
+    assert is_linear(lambda count: find_options(question.format(part * count)), 2_000)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prepare_setup import kept, reasons, record, verifier, write
+from prepare_setup import is_linear, kept, reasons, record, verifier, write
 
 from prmkit.curate.config import ContaminationConfig, DuplicatesConfig
 from prmkit.curate.contamination import contamination_step
@@ -93,12 +93,7 @@ def test_vowel_signs_belong_to_their_word(text: str) -> None:
 
 @pytest.mark.parametrize("part", ["(", "(1,", "1,", "100{,}", "1 * ", "!", "'", ").", "\\{,", "\u0915\u093f", "\u00b2"])
 def test_words_take_linear_time(part: str) -> None:
-    def seconds(count: int) -> float:
-        started = time.process_time()
-        words(part * count)
-        return time.process_time() - started
-
-    assert seconds(40_000) < 12 * max(seconds(10_000), 0.02)
+    assert is_linear(lambda count: words(part * count), 4_000)
 
 
 def jaccard(a: list[str], b: list[str], n: int) -> float:
@@ -351,7 +346,7 @@ def test_variants_of_one_template_are_not_all_compared_with_each_other() -> None
     rows += [record(template.format(7, 49).replace("clips", "pens"), "7", "near")]
     started = time.process_time()
     outcome = deduplicated(*rows, near=0.7)
-    assert time.process_time() - started < 4
+    assert time.process_time() - started < 8
     assert reasons(outcome) == {"near": "near_duplicate"}
 
 
