@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from rl_setup import At, Commands, Done, scratch, taught_model
 
 from prmkit.cli.main import main
 from prmkit.config import JudgeConfig, VerifierConfig, VerifierPart
-from prmkit.data.types import Message, Prompt, Verdict
+from prmkit.data.types import FinishReason, Message, Prompt, Verdict, VerdictStatus
 from prmkit.errors import ConfigError, DataError
-from prmkit.evaluate.ledger import differences
+from prmkit.evaluate.again import judge_again
+from prmkit.evaluate.ledger import differences, rewrite
 from prmkit.evaluate.record import Record
 from prmkit.evaluate.responses import Question, Response
 from prmkit.verify import verifier_identity
@@ -185,6 +187,99 @@ def test_verdicts_of_a_reward_function_are_not_kept_when_it_was_edited(tmp_path:
         r'r\.json was begun with other settings \(verifier\.function\.source: "[0-9a-f]{64}" then, ', edited.complaint()
     )
     assert {**bytes_of(tmp_path), "own_reward.py": b""} == {**before, "own_reward.py": b""}
+
+
+SHAKY = """
+from pathlib import Path
+
+def score(data_source, solution_str, ground_truth, extra_info=None):
+    if len(solution_str) % 2 and (Path(__file__).parent / "down").exists():
+        raise RuntimeError("the judge is down")
+    return 0.25 + len(solution_str) % 3 / 4
+"""
+
+
+def test_what_the_verifier_broke_on_is_judged_again_from_the_record(tmp_path: Path) -> None:
+    calm, shaky = tmp_path / "calm", tmp_path / "shaky"
+    for folder in (calm, shaky):
+        folder.mkdir()
+        (folder / "own_reward.py").write_text(SHAKY)
+    assert with_own_reward(calm).code == 0
+    (shaky / "down").touch()
+    assert with_own_reward(shaky).code == 0
+    before = (shaky / "r.items.jsonl").read_bytes()
+    assert b"the judge is down" in before
+    assert b'"status": "ok"' in before
+    assert with_own_reward(shaky).code == 0, "still down: the same errors"
+    assert (shaky / "r.items.jsonl").read_bytes() == before
+    (shaky / "down").unlink()
+    done = with_own_reward(shaky)
+    assert done.code == 0, done.err
+    assert re.search(r"\d+ questions on record are judged again: a verdict was an error or a timeout", done.out)
+    for name in ("r.items.jsonl", "r.json", "r.meta.json"):
+        assert (shaky / name).read_bytes() == (calm / name).read_bytes(), name
+
+
+def test_only_open_verdicts_are_asked_for_again() -> None:
+    def member(text: str, status: VerdictStatus, finish: FinishReason = "stop") -> Response:
+        verdict = Verdict(status=status, reward=1.0 if status == "ok" else None)
+        return Response(text=text, num_tokens=1, finish=finish, verdict=verdict)
+
+    asked: list[str] = []
+
+    class Zero:
+        def verify(self, responses: Sequence[tuple[Prompt, str]]) -> list[Verdict]:
+            asked.extend(text for _, text in responses)
+            return [Verdict(status="ok", reward=0.0) for _ in responses]
+
+    sampled = (member("a", "ok"), member("b", "error"), member("c", "unparsed"), member("d", "error", "error"))
+    (found,) = judge_again(Zero(), [Question(prompt=PROMPTS[0], sampled=sampled, greedy=member("e", "timeout"))])
+    assert asked == ["b", "e"]
+    assert [r.reward for r in found.sampled] == [1.0, 0.0, None, None]
+    assert found.greedy is not None
+    assert found.greedy.reward == 0.0
+
+
+def test_a_record_that_cannot_be_written_anew_is_the_old_one(tmp_path: Path) -> None:
+    record = Record(out=tmp_path / "r.json")
+    done = record.open(PROMPTS, IDENTITY, {"commit": "1"})
+    record.add([question(prompt) for prompt in PROMPTS])
+    before = bytes_of(tmp_path)
+
+    def stopped() -> Iterator[dict[str, int]]:
+        yield {"id": 1}
+        assert record.items.read_bytes() == before["r.items.jsonl"]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rewrite(record.items, stopped())
+    assert bytes_of(tmp_path) == before
+    assert done == {}
+
+
+def test_a_run_without_a_first_answer_binds_nobody(tmp_path: Path) -> None:
+    record = Record(out=tmp_path / "r.json")
+    record.open(PROMPTS, IDENTITY, {"commit": "1"})
+    record.items.write_text('{"id": "a", "samp')  # killed in its first line
+    other = {"config": {"seed": 7}}
+    assert record.open(PROMPTS, other, {"commit": "2"}) == {}
+    assert not record.items.exists()
+    meta = json.loads(record.meta.read_text())
+    assert meta == {"config": {"seed": 7}, "written_by": [{"from_question": 1, "commit": "2"}]}
+    record.add([question(PROMPTS[0])])
+    with pytest.raises(ConfigError, match=r"begun with other settings \(config\.seed: 7 then, 0 now"):
+        record.open(PROMPTS, {"config": {"seed": 0}}, {"commit": "2"})
+
+
+def test_other_versions_that_judge_again_are_noted(tmp_path: Path) -> None:
+    record = Record(out=tmp_path / "r.json")
+    record.open(PROMPTS, IDENTITY, {"commit": "1"})
+    record.add([question(prompt) for prompt in PROMPTS])
+    done = record.open(PROMPTS, IDENTITY, {"commit": "2"})
+    for _ in range(2):
+        record.replace(done, [question(PROMPTS[1])], {"commit": "2"}, judged_again=2)
+    assert record.written_by() == [{"from_question": 1, "commit": "1"}, {"judged_again": 2, "commit": "2"}]
+    assert list(record.open(PROMPTS, IDENTITY, {"commit": "2"})) == ["a", "b", "c"]
 
 
 def test_what_verdicts_depend_on_is_named_by_part(tmp_path: Path) -> None:

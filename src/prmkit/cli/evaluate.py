@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prmkit.evaluate.record import Record
     from prmkit.evaluate.responses import Question
     from prmkit.evaluate.run import EvaluationResult
-    from prmkit.protocols import Sampler
+    from prmkit.protocols import Sampler, Verifier
 
 console = Console(markup=False, emoji=False)  # texts of data and paths are no markup
 
@@ -79,6 +79,7 @@ def _evaluated(config: EvalConfig, asked: Asked, record: Record | None) -> tuple
     sampler, chat_template = _sampler(config)
     model = model_identity(config)
     done: dict[str, Question] = {}
+    written_by = {**versions(), "commit": git_commit()}
     if record:
         identity = {
             "config": identity_config(config),
@@ -87,24 +88,48 @@ def _evaluated(config: EvalConfig, asked: Asked, record: Record | None) -> tuple
             "verifier": verifier_identity(config.verifier, asked.prompts),
             "data_sha256": data_hash(asked.prompts),
         }
-        done = record.open(asked.prompts, identity, {**versions(), "commit": git_commit()})
-    with make_verifier(config.verifier) as verifier, _progress(len(asked.prompts), record, done) as on_questions:
+        done = record.open(asked.prompts, identity, written_by)
+    with make_verifier(config.verifier) as verifier:
         if isinstance(verifier, ComposedVerifier):
             verifier.check(asked.prompts)
-        result = evaluate_questions(
-            sampler,
-            verifier,
-            asked.prompts,
-            samples=config.samples,
-            params=config.sampling,
-            seed=config.seed,
-            greedy=config.greedy,
-            batch_size=config.batch_size,
-            answer_of=asked.answer_of,
-            done=done,
-            on_questions=on_questions,
-        )
+        if record:
+            done = _judged_again(verifier, record, done, config.batch_size, written_by)
+        with _progress(len(asked.prompts), record, done) as on_questions:
+            result = evaluate_questions(
+                sampler,
+                verifier,
+                asked.prompts,
+                samples=config.samples,
+                params=config.sampling,
+                seed=config.seed,
+                greedy=config.greedy,
+                batch_size=config.batch_size,
+                answer_of=asked.answer_of,
+                done=done,
+                on_questions=on_questions,
+            )
     return result, chat_template, {"model": model}
+
+
+def _judged_again(
+    verifier: Verifier, record: Record, done: dict[str, Question], batch_size: int, written_by: dict[str, Any]
+) -> dict[str, Question]:
+    """What is on record, after judging again what the verifier broke on or was late with; the record gets what is new."""
+    from prmkit.evaluate.again import has_open, judge_again
+
+    still_open = [question for question in done.values() if has_open(question)]
+    if still_open:
+        console.print(
+            f"{len(still_open)} questions on record are judged again: a verdict was an error or a timeout",
+            soft_wrap=True,
+        )
+    for start in range(0, len(still_open), batch_size):
+        part = still_open[start : start + batch_size]
+        judged = judge_again(verifier, part)
+        if judged != part:
+            record.replace(done, judged, written_by, judged_again=len(still_open))
+            done = {**done, **{question.prompt.id: question for question in judged}}
+    return done
 
 
 def _sampler(config: EvalConfig) -> tuple[Sampler, str]:

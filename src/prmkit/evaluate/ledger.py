@@ -13,6 +13,9 @@ from prmkit.data.jsonl import place
 from prmkit.errors import CheckpointError, ConfigError, DataError
 from prmkit.evaluate.run import write_result
 
+PLACES = ("from_question", "judged_again", "from_row")
+"""Keys that say what a writer wrote; the others say which one it is."""
+
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add whole lines, and see them to the disk. Raises CheckpointError when it is full."""
@@ -28,6 +31,33 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         raise CheckpointError(
             f"{path}: could not be written: {error}. Free some space; the same command then goes on"
         ) from error
+
+
+def rewrite(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Put these lines in place of the file: it is the old one or, at a rename, the new one. Raises CheckpointError."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            with aside.open("wb") as file:
+                file.writelines(_line(row) for row in rows)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: could not be written: {error}. Free some space; the same command then goes on"
+        ) from error
+
+
+def has_lines(path: Path) -> bool:
+    """Whether the file has a whole line."""
+    try:
+        with path.open("rb") as file:
+            return file.readline().endswith(b"\n")
+    except FileNotFoundError:
+        return False
 
 
 def whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -85,9 +115,11 @@ def refuse_other_settings(
 
 
 def note_writer(sidecar: Path, meta: dict[str, Any], written_by: Mapping[str, Any], **first: int) -> None:
-    """Note from which line on other versions write (`first`: the key of the line's number), where they are others than before."""
-    (key,) = first
-    last = {name: value for name, value in meta["written_by"][-1].items() if name != key}
+    """Note which other versions write from now on, where they are others than before.
+
+    `first` says what they write: from which line on, or how many lines anew.
+    """
+    last = {name: value for name, value in meta["written_by"][-1].items() if name not in (*first, *PLACES)}
     if last != dict(written_by):
         meta["written_by"].append({**first, **written_by})
         write_result(sidecar, meta)

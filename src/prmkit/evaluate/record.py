@@ -1,7 +1,8 @@
 """The record of a long evaluation: one line a question, appended as it is judged, and what may not change meanwhile.
 
 For `out = results/a.json` the record is `results/a.items.jsonl`, and `results/a.meta.json` says what made it. Neither holds
-a time, so a run that was killed and gone on with ends in the bytes of one that was not.
+a time, so a run that was killed and gone on with ends in the bytes of one that was not. Lines of which the verifier broke are
+replaced when they are judged again: the file is then written aside and renamed.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from prmkit.data.types import Prompt
 from prmkit.errors import DataError
 from prmkit.evaluate.ledger import (
     append,
+    has_lines,
     note_writer,
     read_sidecar,
     refuse_other_settings,
     refuse_unexplained,
+    rewrite,
     whole_lines,
 )
 from prmkit.evaluate.responses import Question, read_question, record_json
@@ -45,7 +48,7 @@ class Record:
     def open(
         self, prompts: Sequence[Prompt], identity: Mapping[str, Any], written_by: Mapping[str, Any]
     ) -> dict[str, Question]:
-        """What is judged already, by id; a half-written last line is cut off. New files are begun where there are none.
+        """What is judged already, by id; a half-written last line is cut off. New files are begun where nothing is judged.
 
         `identity` may not change between the runs that write one record; `written_by` (versions, commit) may, and every
         change is noted. Raises ConfigError naming the keys that differ, DataError for a damaged record.
@@ -53,7 +56,10 @@ class Record:
         meta = read_sidecar(self.meta, self.items)
         if meta is None:
             refuse_unexplained(self.items, self.meta)
+        if meta is None or not has_lines(self.items):  # a run that failed before its first answer binds nobody
             self.out.parent.mkdir(parents=True, exist_ok=True)
+            if self.items.exists():  # empty, or half of its first line
+                self.items.unlink()
             write_result(self.meta, {**identity, "written_by": [{"from_question": 1, **written_by}]})
             return {}
         refuse_other_settings(self.out, self.items, self.meta, meta, identity)
@@ -66,8 +72,27 @@ class Record:
         """Append judged questions, and see them to the disk. Raises CheckpointError when it is full."""
         append(self.items, ({"id": question.prompt.id, **record_json(question)} for question in questions))
 
+    def replace(
+        self,
+        done: Mapping[str, Question],
+        judged: Sequence[Question],
+        written_by: Mapping[str, Any],
+        *,
+        judged_again: int,
+    ) -> None:
+        """Write the record anew, aside and then renamed, with these questions in place of those of `done` with their ids.
+
+        Where other versions than the last noted ones judge them, that is noted first, with `judged_again`, how many they judge
+        in all. Raises CheckpointError when it cannot be written; the old record is whole then.
+        """
+        meta = read_sidecar(self.meta, self.items)
+        assert meta is not None, "open comes first"
+        note_writer(self.meta, meta, written_by, judged_again=judged_again)
+        now = {**done, **{question.prompt.id: question for question in judged}}
+        rewrite(self.items, ({"id": name, **record_json(now[name])} for name in done))
+
     def written_by(self) -> list[dict[str, Any]]:
-        """Which versions wrote from which question on."""
+        """Which versions wrote from which question on, and which judged so many questions again."""
         meta = read_sidecar(self.meta, self.items)
         assert meta is not None, "open comes first"
         found: list[dict[str, Any]] = meta["written_by"]
