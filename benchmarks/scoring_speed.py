@@ -6,9 +6,9 @@
 
 Rollouts of widely varying length (log-normal, median 120 tokens, at most 1024), two random Llamas: policy and reference. The
 plain loop is what one writes first: rows in file order, padded to the longest of their batch, all logits of both models, their
-log-softmax, the tokens' entries. Each side runs in its own process, first tries a few settings (batch, precision) and keeps its
-fastest; the sides are timed in turn. Their rewards in float32 must agree. A table over vocabulary and length shows what
-each side takes beyond its loaded models.
+log-softmax, the tokens' entries; `one_by_one` is that loop with batches of one, which pads nothing. Each side runs in its own
+process, first tries a few settings (batch, precision) and keeps its fastest; the sides are timed in turn. Their rewards in
+float32 must agree. A table over vocabulary and length shows what each side takes beyond its loaded models.
 """
 
 from __future__ import annotations
@@ -36,8 +36,13 @@ MARK = "@@"
 BETA = 0.05
 TOLERANCE = 1e-3
 """Largest difference of a step's reward between the sides in float32, as a share of the rewards' standard deviation."""
-SETTINGS = {"ours": [{"tokens": 2048}, {"tokens": 4096}, {"tokens": 16384}], "plain": [{"rows": n} for n in (1, 4, 16)]}
-QUICK_SETTINGS = {"ours": {"tokens": 4096}, "plain": {"rows": 4}}
+SETTINGS = {
+    "ours": [{"tokens": 2048}, {"tokens": 4096}, {"tokens": 16384}],
+    "plain": [{"rows": 4}, {"rows": 16}],
+    "one_by_one": [{"rows": 1}],
+}
+"""`one_by_one` is the plain loop with batches of one, which has no padding."""
+QUICK_SETTINGS = {"ours": {"tokens": 4096}, "plain": {"rows": 4}, "one_by_one": {"rows": 1}}
 MODELS = {
     "4-layer": {"vocab": 32768, "hidden": 256, "intermediate": 688, "layers": 4, "heads": 8, "kv_heads": 8},
     "135m": {"vocab": 49152, "hidden": 576, "intermediate": 1536, "layers": 30, "heads": 9, "kv_heads": 3},
@@ -74,11 +79,11 @@ class Workload:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="16 rollouts, one setting each, two repetitions, no memory table"
+        "--quick", action="store_true", help="8 rollouts, one setting each, two repetitions, no memory table"
     )
     parser.add_argument("--repetitions", type=int, default=0, help="default 5, quick 2")
     parser.add_argument("--models", nargs="+", default=["4-layer"], choices=list(MODELS))
-    parser.add_argument("--num", type=int, default=0, help="rollouts; default 96, quick 16")
+    parser.add_argument("--num", type=int, default=0, help="rollouts; default 96, quick 8")
     parser.add_argument("--threads", type=int, default=0, help="of torch, on both sides; default: torch's own choice")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
@@ -86,17 +91,20 @@ def main() -> None:
     if options.side:
         serve(options.side, json.loads(options.work), options.threads)
         return
-    repetitions, num = options.repetitions or (2 if options.quick else 5), options.num or (16 if options.quick else 96)
+    repetitions, num = options.repetitions or (2 if options.quick else 5), options.num or (8 if options.quick else 96)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         dtypes = ["float32"] if options.quick else precisions(matmul_rates())
         for name in options.models:
             say(f"{name}: {num} rollouts")
             found[name] = measure(Path(scratch), MODELS[name], num, repetitions, dtypes, options)
-        cells = [] if options.quick else [(v, t) for v in (8192, 32768, 131072) for t in (256, 1024)]
+        cells = [] if options.quick else [(v, t) for v in (8192, 32768, 65536) for t in (256, 1024)]
         table = [memory_cell(Path(scratch), vocab, length, options.threads) for vocab, length in cells]
     first = found[options.models[0]]
-    line = {key: first[key] for key in ("time_ratio", "memory_ratio", "working_memory_ratio", "max_difference")}
+    line = {
+        key: first[key]
+        for key in ("time_ratio", "time_ratio_one_by_one", "memory_ratio", "working_memory_ratio", "max_difference")
+    }
     line |= {f"{name}/{key}": found[name][key] for name in options.models[1:] for key in line}
     write_result("scoring_speed", {"quick": options.quick, "models": found, "memory_table": table, "result": line})
     print(json.dumps(line))
@@ -115,8 +123,9 @@ def measure(
             trials[0] if len(trials) == 1 else min(trials, key=lambda t: trial_seconds(side, t, options.threads))
         )
         say(f"  {side}: {chosen(best[side])}")
-    with Child("ours", best["ours"], options.threads) as ours, Child("plain", best["plain"], options.threads) as plain:
-        sides = {"ours": ours, "plain": plain}
+    with contextlib.ExitStack() as stack:
+        sides = {name: stack.enter_context(Child(name, best[name], options.threads)) for name in best}
+        ours, plain = sides["ours"], sides["plain"]
         exact = all(best[name]["dtype"] == "float32" for name in sides)
         difference = compare(ours.rewards(), plain.rewards()) if exact else in_float32(work, options.threads)
         seconds = interleave({name: child.seconds for name, child in sides.items()}, repetitions)
@@ -132,6 +141,7 @@ def measure(
     }
     return {
         "time_ratio": round(median_ratio(seconds["ours"], seconds["plain"]), 3),
+        "time_ratio_one_by_one": round(median_ratio(seconds["ours"], seconds["one_by_one"]), 3),
         "memory_ratio": round(memory["ours"]["peak_mb"] / memory["plain"]["peak_mb"], 3),
         "working_memory_ratio": round(memory["ours"]["working_mb"] / memory["plain"]["working_mb"], 3),
         "max_difference": difference,
@@ -142,7 +152,7 @@ def measure(
 def in_float32(work: dict[str, Any], threads: int) -> float:
     """`compare`, by processes of their own in float32."""
     rewards = []
-    for side in SETTINGS:
+    for side in ("ours", "plain"):
         with Child(
             side, {**work, "num": min(16, work["num"]), "dtype": "float32", **QUICK_SETTINGS[side]}, threads
         ) as child:

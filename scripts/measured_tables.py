@@ -298,15 +298,16 @@ def _sandbox(result: dict[str, Any]) -> str:
 
 def _scoring_speed(result: dict[str, Any]) -> str:
     lines = [
-        "Step rewards of rollouts of varying length by an implicit PRM, prmkit / a plain padded loop; each side at its fastest "
-        "setting, in turn. Working memory: what is taken beyond the loaded models.",
+        "Step rewards of rollouts of varying length by an implicit PRM, prmkit / a plain padded loop (in brackets: / the loop "
+        "with one rollout at a time, which pads nothing); each side at its fastest setting, in turn. Working memory: what is "
+        "taken beyond the loaded models.",
         "",
         "| model | time | tokens a second | working memory | largest difference of a reward, in standard deviations |",
         "|---|---|---|---|---|",
     ]
     for name, row in result["models"].items():
         lines.append(
-            f"| {name} | {row['time_ratio']:.2f} | {row['ours']['tokens_per_second']:,} / "
+            f"| {name} | {row['time_ratio']:.2f} ({row['time_ratio_one_by_one']:.2f}) | {row['ours']['tokens_per_second']:,} / "
             f"{row['plain']['tokens_per_second']:,} | {row['ours']['working_mb']} / {row['plain']['working_mb']} MB | "
             f"{row['max_difference']:.1g} |"
         )
