@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from itertools import product
+from operator import mul
 from pathlib import Path
+from statistics import NormalDist, fmean
 from typing import Any
 
 import pytest
 
 from prmkit.cli.main import main
 from prmkit.errors import DataError
-from prmkit.evaluate.paired import compare_results
+from prmkit.evaluate.paired import compare_results, swap_test
 from prmkit.evaluate.prm.bootstrap import Resampling
 
 QUICK = Resampling(num=200)
@@ -72,8 +76,32 @@ def test_the_interval_is_one_of_paired_questions(tmp_path: Path) -> None:
     assert 0 < interval["low"] < 0.05
     assert 0.15 < interval["high"] < 0.25
     # all 4 differences have one sign: 2 of 2^4 sign patterns are as far from 0
-    assert found["found"]["p_value"] == pytest.approx(2 / 16, abs=0.03)
+    assert found["found"]["p_value"] == pytest.approx(2 / 16)
+    assert found["found"]["exact"] is True
     assert (found["better"], found["worse"]) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [[0.5, -0.25, 0.0, 1.0, 0.25], [1 / 3, 2 / 3, -1 / 3, 1.0], [1.0] * 5 + [-1.0], [0.0, 0.0], [0.1] * 3, [0.7]],
+)
+def test_p_counts_every_swap(differences: list[float]) -> None:
+    every = [abs(sum(map(mul, signs, differences))) for signs in product((1, -1), repeat=len(differences))]
+    seen = abs(sum(differences))
+    assert swap_test(differences) == (pytest.approx(fmean(far >= seen - 1e-9 for far in every)), True)
+    assert swap_test([-d for d in reversed(differences)]) == swap_test(differences)
+
+
+def test_p_of_many_questions() -> None:
+    # 1000 greedy questions: the sign test, exactly. 60 against 40: 2 P(Binomial(100, 1/2) >= 60) = 0.0569
+    assert swap_test([1.0] * 60 + [-1.0] * 40 + [0.0] * 900) == (pytest.approx(0.0568879, abs=1e-6), True)
+    # 40 sizes, 1 to 40 fortieths: 2^40 outcomes, so they are drawn; their sum is close to normal with variance sum(size^2)
+    sizes = [i / 40 for i in range(1, 41)]
+    signs = [1 if i % 3 else -1 for i in range(40)]
+    p, exact = swap_test(list(map(mul, signs, sizes)))
+    far = abs(sum(map(mul, signs, sizes))) / math.sqrt(sum(size**2 for size in sizes))
+    assert exact is False
+    assert p == pytest.approx(2 * NormalDist().cdf(-far), abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def comparison_table(found: Mapping[str, Any]) -> Table:
             f"{row['found']['first']:.3f}",
             f"{row['found']['second']:.3f}",
             f"{difference['mean']:+.3f} {interval}",
-            f"{row['found']['p_value']:.4f}",
+            f"{row['found']['p_value']:.2g}",
             str(row["better"]),
             str(row["worse"]),
         )

@@ -7,6 +7,9 @@ both. Questions are resampled whole, with all their samples, so samples of one q
 from __future__ import annotations
 
 import json
+import math
+import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +17,18 @@ from statistics import fmean
 from typing import Any
 
 from prmkit.errors import DataError
+from prmkit.evaluate.names import model_title
 from prmkit.evaluate.prm.bootstrap import Resampling, Tally, mean_of, paired
 
 Value = Callable[[Mapping[str, Any]], float | None]
 """From a question of a result to its number; None where none of its responses could be judged."""
 
 RESAMPLES = 2000
-
+"""For intervals."""
+PERMUTATIONS = 10_000
+"""For p, where there are too many outcomes to count them all."""
+EXACT = 2**16
+"""Most outcomes that are counted one by one."""
 
 SAME = 1e-9
 """Differences this close are one difference with rounding."""
@@ -43,12 +51,14 @@ class MeanDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Both values, their difference, and the p value of `bootstrap.Difference`."""
+    """Both values, their difference, and the two-sided p value of `swap_test`."""
 
     first: float
     second: float
     difference: MeanDifference
     p_value: float
+    exact: bool
+    """Whether p is counted over all swaps, and not over PERMUTATIONS of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +171,7 @@ def _compare(
         return None
     better, worse = sum(u > v for _, u, v in both), sum(u < v for _, u, v in both)
     differences, interval = [u - v for _, u, v in both], found.difference
+    p_value, exact = swap_test(differences, resampling.seed)
     spread = max(differences) - min(differences) > SAME
     return Comparison(
         name=name,
@@ -174,11 +185,40 @@ def _compare(
                 high=interval.high if spread else None,
                 num=interval.num,
             ),
-            p_value=found.p_value,
+            p_value=p_value,
+            exact=exact,
         ),
         better=better,
         worse=worse,
     )
+
+
+def swap_test(differences: Sequence[float], seed: int = 0) -> tuple[float, bool]:
+    """p of the two results being alike: the share of all ways to swap them question by question (random signs of the
+    differences) whose mean is at least as far from 0 as the one seen, and whether it is exact.
+
+    Only the sizes of the differences matter: k questions of one size add that size times (2 Binomial(k, 1/2) - k). So there
+    are prod(k + 1) outcomes, which are all counted up to EXACT of them (16 differing questions are never more, nor are
+    thousands of greedy ones, where it is the sign test). Beyond that: (1 + as far) / (1 + PERMUTATIONS) of random swaps.
+    """
+    sizes = Counter(round(abs(difference), 9) for difference in differences if abs(difference) > SAME)
+    far = abs(math.fsum(differences)) - SAME * (1 + len(differences))
+    num = sum(sizes.values())
+    if math.prod(count + 1 for count in sizes.values()) <= EXACT:
+        ways = {0.0: 1}
+        for size, count in sizes.items():
+            grown: Counter[float] = Counter()
+            for total, number in ways.items():
+                for heads in range(count + 1):
+                    grown[round(total + size * (2 * heads - count), 9)] += number * math.comb(count, heads)
+            ways = dict(grown)
+        return sum(number for total, number in ways.items() if abs(total) >= far) / 2**num, True
+    rng = random.Random(f"compare/swap/{seed}")
+    as_far = sum(
+        abs(sum(size * (2 * rng.getrandbits(count).bit_count() - count) for size, count in sizes.items())) >= far
+        for _ in range(PERMUTATIONS)
+    )
+    return (1 + as_far) / (1 + PERMUTATIONS), False
 
 
 def _average(question: Mapping[str, Any]) -> float | None:
@@ -200,7 +240,7 @@ def _about(result: Mapping[str, Any], path: Path) -> dict[str, Any]:
     model, task = result["config"]["model"], result.get("task", {})
     return {
         "file": str(path),
-        "model": model.get("url") or model["path"],
+        "model": model_title(model, result.get("model", {})),
         "task": task.get("name"),
         "version": task.get("version"),
         "template": task.get("template", {}).get("name"),
