@@ -548,7 +548,7 @@ def test_prmkit_eval_asks_a_url(
     assert result["accuracy"]["sampled"]["mean"] == pytest.approx(2 / 3)
     assert result["accuracy"]["greedy"]["mean"] == pytest.approx(1 / 3)
     refused = next(question for question in result["questions"] if question["prompt_id"].endswith("refused"))
-    assert [member["status"] for member in refused["sampled"]] in (["not_sampled"] * 2, ["error"] * 2)
+    assert [member["status"] for member in refused["sampled"]] == ["not_sampled"] * 2
     assert refused["sampled"][0]["detail"] == "not sampled: HTTP 400: too long, [API key]"
     assert len(asked_again) == 3
     assert all("refused" in text for text in asked_again)
@@ -591,6 +591,19 @@ def test_batches_after_one_that_fails_are_reached_and_samples_outlive_the_greedy
     sampled = [[member["finish"] for member in question["sampled"]] for question in questions]
     assert sampled == [["error"] * 2, ["stop"] * 2, ["error"] * 2, ["stop"] * 2]
     assert [question["greedy"]["finish"] for question in questions] == ["error", "error", "error", "stop"]
+
+
+def test_the_seeds_of_a_question_do_not_depend_on_its_batch(tmp_path: Path) -> None:
+    names = [f"q{i}" for i in range(9)]
+    found = []
+    for size in (8, 4):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        with chat_api(lambda asked: r"\boxed{4}") as api:
+            assert main(eval_command(folder, api, names, "--batch-size", str(size))) == 0
+        found.append({(a.text, a.body["temperature"], a.body["seed"]) for a in api.seen})
+    assert found[0] == found[1]
+    assert len({seed for _, temperature, seed in found[0] if temperature == 0}) == 9
 
 
 @pytest.mark.parametrize(("num", "asked_for"), [(3, 3), (100, 64)])

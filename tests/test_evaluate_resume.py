@@ -193,7 +193,7 @@ SHAKY = """
 from pathlib import Path
 
 def score(data_source, solution_str, ground_truth, extra_info=None):
-    if len(solution_str) % 2 and (Path(__file__).parent / "down").exists():
+    if sum(map(ord, solution_str)) % 2 and (Path(__file__).parent / "down").exists():
         raise RuntimeError("the judge is down")
     return 0.25 + len(solution_str) % 3 / 4
 """
@@ -350,6 +350,29 @@ def test_differences_are_named_by_key() -> None:
     assert list(differences(then, IDENTITY)) == []
     now = {"config": {"seed": 1, "task": {"name": "y"}, "stop": ("a",)}}
     assert list(differences(then, now)) == ["config.seed: 0 then, 1 now", 'config.task.name: "x" then, "y" now']
+
+
+def test_tiny_says_that_it_knows_arithmetic_only(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"id": 1, "question": "Two and 2?", "answer": "4"}\n')
+    words = (
+        "eval",
+        "--model.path=tiny",
+        "--model.device=cpu",
+        "--task.name=math",
+        "--task.test=q.jsonl",
+        "--out=r.json",
+    )
+    done = shell().run(*words, cwd=tmp_path)
+    assert done.code == 2
+    assert "`tiny` knows the characters of the task `arithmetic` only" in done.complaint()
+    assert "the question 'math/1' has 'T'; set model.path to a model with a tokenizer for text" in done.complaint()
+    assert [path.name for path in tmp_path.iterdir()] == ["q.jsonl"], "nothing is begun"
+
+
+def test_programs_without_tests_are_refused_before_sampling(tmp_path: Path) -> None:
+    done = evaluate(tmp_path, "--verifier.use=code")
+    assert (done.code, done.writes) == (2, [])
+    assert 'verifier.use = "code" runs programs against tests, and none of 10 prompts has any' in done.complaint()
 
 
 def test_a_wrong_task_is_one_line_of_complaint(capsys: pytest.CaptureFixture[str]) -> None:

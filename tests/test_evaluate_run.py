@@ -21,11 +21,14 @@ from rich.console import Console
 import prmkit
 from prmkit.cli.evaluate_tables import notes, tables
 from prmkit.cli.parse import parse
+from prmkit.config import ModelConfig, VerifierConfig
 from prmkit.config_io import from_dict, to_toml
 from prmkit.data.types import FinishReason, Group, Message, Prompt, Rollout, SamplingParams, Verdict
 from prmkit.errors import CheckpointError, ConfigError, DataError, VerifierError
 from prmkit.evaluate.accuracy import Interval, clustered, wilson
 from prmkit.evaluate.config import EvalConfig
+from prmkit.evaluate.names import model_title
+from prmkit.evaluate.needs import check_fields
 from prmkit.evaluate.run import (
     EvaluationResult,
     data_hash,
@@ -333,13 +336,71 @@ def test_the_terminal_says_how_many_questions_each_number_is_of() -> None:
     # a, b and d have a judged sample; a and d have two; b was judged once; the one response of d is cut, of 11 that came
     found = result_of(EvalConfig(samples=3, sampling=PARAMS))
     console = Console(width=150, file=io.StringIO())
-    _, at_k = tables("m", scripted(), found)
+    accuracy, at_k = tables(scripted(), found)
+    assert accuracy.title == "tiny"
     console.print(at_k)
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     passes = {cells[0]: cells[1] for cells in lines if cells}
     assert passes["1"].endswith("] (3)")
     assert passes["2"].endswith("] (2)")
     assert any("cut at max_tokens = 8" in note and note.startswith("9.1%") for note in notes(found))
+
+
+def test_the_result_names_what_was_used_and_nothing_else() -> None:
+    judging = {"math": {"math-verify": "9", "sympy": "8"}, "0.function": {"source": "ab", "function": "f:g"}}
+    config = EvalConfig(samples=3, model=ModelConfig(url="http://10.0.0.1:8000/v1", name="big/model"))
+    found = json.loads(json.dumps(result_json(config, scripted(), "", more={"verifier": judging})))
+    assert set(found["versions"]) == {"prmkit", "python", "math-verify", "sympy"}
+    assert set(found["config"]["model"]) == {"url", "name", "server"}
+    assert from_dict(EvalConfig, found["config"], "result") == config
+    narrow = Console(width=60, file=io.StringIO())
+    narrow.print(next(iter(tables(scripted(), found))))
+    assert "big/model at 10.0.0.1:8000" in narrow.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "title"),
+    [
+        ({"url": "http://h:8/v1", "name": ""}, {"name": "found"}, "found at h:8"),
+        ({"url": "http://h:8/v1", "name": ""}, {}, "h:8"),
+        ({"path": "runs/a", "url": ""}, {}, "runs/a"),
+        (
+            {"path": f"/{'long/' * 12}models/smollm2-135m-instruct"},
+            {},
+            "\u2026/" + "long/" * 6 + "models/smollm2-135m-instruct",
+        ),
+        ({"path": f"/a/{'b' * 80}"}, {}, "\u2026/" + "b" * 80),
+    ],
+)
+def test_a_model_is_called_by_its_name(config: dict[str, str], model: dict[str, str], title: str) -> None:
+    assert model_title(config, model) == title
+
+
+@pytest.mark.parametrize(
+    ("values", "prompts", "message"),
+    [
+        (
+            {"use": "code"},
+            [prompt("a")],
+            'verifier.use = "code" runs programs against tests, and none of 1 prompts has any',
+        ),
+        (
+            {"use": "math"},
+            [prompt("a", " "), prompt("b", "")],
+            'verifier.use = "math" compares .* none of 2 prompts has one',
+        ),
+        ({"parts": [{"use": "qa"}]}, [prompt("a", "")], r'verifier.parts\[0\].use = "qa" compares with a reference'),
+        ({}, [prompt("a", "")], 'verifier.use = "math" compares with a reference'),
+    ],
+)
+def test_a_verifier_that_could_judge_nothing_is_refused(
+    values: dict[str, Any], prompts: list[Prompt], message: str
+) -> None:
+    config = from_dict(VerifierConfig, values, "verifier")
+    with pytest.raises(ConfigError, match=message):
+        check_fields(config, prompts)
+    whole = dataclasses.replace(prompt("z"), meta={"tests": {"inputs": ["1"], "outputs": ["2"]}})
+    check_fields(config, [*prompts, whole])  # one that has the field is enough
 
 
 def test_the_result_holds_every_response() -> None:
@@ -354,6 +415,7 @@ def test_the_result_holds_every_response() -> None:
         "reward": 0.0,
         "detail": "",
     }
+    assert rows[2]["sampled"][2]["status"] == "not_sampled", "as the counts of verdicts call it"
     assert rows[1]["greedy"]["reward"] is None
     assert rows[1]["greedy"]["detail"] == "no number in '?'"
 

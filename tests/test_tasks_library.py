@@ -203,6 +203,35 @@ def test_languages_are_chosen_by_name() -> None:
         prompts("mgsm:fr")
 
 
+def test_a_null_reference_is_called_null(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"id": 1, "question": "2 + 2?", "answer": null}\n')
+    spec, _ = find_task("math500")
+    with pytest.raises(
+        DataError, match=r"x\.jsonl:1: no reference: the field 'answer' is null; mend it or remove the row"
+    ):
+        read_set(spec, str(path), load_template("plain"))
+
+
+@pytest.mark.parametrize(
+    ("name", "notes"),
+    [
+        (
+            "mgsm",
+            (
+                "the first 1 questions have the language English alone and leave out German, Bengali: a name such as "
+                '"mgsm:bn" takes one',
+            ),
+        ),
+        ("mgsm:de", ()),
+    ],
+)
+def test_languages_that_a_limit_leaves_out_are_named(name: str, notes: tuple[str, ...]) -> None:
+    task = TaskConfig(name=name, test=str(DATA / "mgsm.jsonl"))
+    assert load_questions(EvalConfig(task=task, prompts=1)).notes == notes
+    assert load_questions(EvalConfig(task=task)).notes == ()
+
+
 def test_a_file_of_one_language_needs_no_column_for_it(tmp_path: Path) -> None:
     path = tmp_path / "de.jsonl"
     path.write_text('{"question": "Wie viel ist 2 + 2?", "answer": null, "answer_number": 4}\n')

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from prmkit.cli.progress import progress_bar
+from prmkit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from prmkit.data.types import Prompt
     from prmkit.evaluate.config import EvalConfig
     from prmkit.evaluate.questions import Asked
     from prmkit.evaluate.record import Record
@@ -47,6 +48,8 @@ def evaluate(config: EvalConfig) -> None:
     from prmkit.evaluate.summary import result_json
 
     asked = load_questions(config)
+    for note in asked.notes:
+        console.print(note, style="yellow", soft_wrap=True)
     record = Record(out=Path(config.out)) if config.out else None
     result, chat_template, more = _evaluated(config, asked, record)
     found = result_json(
@@ -59,7 +62,7 @@ def evaluate(config: EvalConfig) -> None:
     )
     if config.out:
         write_result(Path(config.out), found)
-    for table in tables(config.model.url or config.model.path, result, found):
+    for table in tables(result, found):
         console.print(table)
     for note in notes(found):
         console.print(note, style="yellow", soft_wrap=True)
@@ -73,19 +76,21 @@ def evaluate(config: EvalConfig) -> None:
 
 def _evaluated(config: EvalConfig, asked: Asked, record: Record | None) -> tuple[EvaluationResult, str, dict[str, Any]]:
     """The judged questions, the chat template that asked them, and what else a result says of the model."""
+    from prmkit.evaluate.needs import check_fields
     from prmkit.evaluate.run import data_hash, evaluate_questions, git_commit, versions
     from prmkit.verify import ComposedVerifier, make_verifier, verifier_identity
 
-    sampler, chat_template = _sampler(config)
-    model = model_identity(config)
+    check_fields(config.verifier, asked.prompts)
+    sampler, chat_template = _sampler(config, asked.prompts)
+    model, judging = model_identity(config), verifier_identity(config.verifier, asked.prompts)
     done: dict[str, Question] = {}
-    written_by = {**versions(), "commit": git_commit()}
+    written_by = {**versions(local=not config.model.url, verifier=judging), "commit": git_commit()}
     if record:
         identity = {
             "config": identity_config(config),
             "task": asked.about,
             "model": model,
-            "verifier": verifier_identity(config.verifier, asked.prompts),
+            "verifier": judging,
             "data_sha256": data_hash(asked.prompts),
         }
         done = record.open(asked.prompts, identity, written_by)
@@ -108,7 +113,7 @@ def _evaluated(config: EvalConfig, asked: Asked, record: Record | None) -> tuple
                 done=done,
                 on_questions=on_questions,
             )
-    return result, chat_template, {"model": model}
+    return result, chat_template, {"model": model, "verifier": judging, "left_out": asked.left_out}
 
 
 def _judged_again(
@@ -132,7 +137,7 @@ def _judged_again(
     return done
 
 
-def _sampler(config: EvalConfig) -> tuple[Sampler, str]:
+def _sampler(config: EvalConfig, prompts: Sequence[Prompt]) -> tuple[Sampler, str]:
     """What answers, and its chat template; a server keeps its own to itself."""
     from prmkit.models.folders import work_dir
 
@@ -143,7 +148,24 @@ def _sampler(config: EvalConfig) -> tuple[Sampler, str]:
     from prmkit.engines.local.single import eval_sampler
 
     sampler, tokenizer = eval_sampler(config.model, work_dir(), config.seed)
+    _check_characters(config, tokenizer, prompts)
     return sampler, str(getattr(tokenizer, "chat_template", "") or "")
+
+
+def _check_characters(config: EvalConfig, tokenizer: Any, prompts: Sequence[Prompt]) -> None:
+    """Raises ConfigError where the model is `tiny`, or was trained from it, and a question has characters it does not know."""
+    from prmkit.models.tiny import CHARACTERS, EOS, PAD
+
+    if set(tokenizer.get_vocab()) != {PAD, EOS, *CHARACTERS}:
+        return
+    for prompt in prompts:
+        unknown = next((c for message in prompt.messages for c in message.content if c not in CHARACTERS), None)
+        if unknown is not None:
+            raise ConfigError(
+                f'model.path = "{config.model.path}": `tiny` knows the characters of the task `arithmetic` only '
+                f"({CHARACTERS!r}), and the question {prompt.id!r} has {unknown!r}; set model.path to a model with a tokenizer "
+                "for text (a folder, or smollm2), or model.url to a server"
+            )
 
 
 @contextmanager
@@ -174,7 +196,9 @@ def _progress(total: int, record: Record | None, done: dict[str, Question]) -> I
 
 def identity_config(config: EvalConfig) -> dict[str, Any]:
     """The configuration less what does not change a number."""
-    values = asdict(config)
+    from prmkit.evaluate.summary import config_json
+
+    values = config_json(config)
     for key in (*FREE, *(["batch_size"] if config.model.url else [])):
         *sections, name = key.split(".")
         section = values

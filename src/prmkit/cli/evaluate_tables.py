@@ -9,6 +9,7 @@ from rich.table import Table
 
 from prmkit.cli.tables import accuracy_table, interval_text
 from prmkit.evaluate.accuracy import Interval
+from prmkit.evaluate.names import model_title
 from prmkit.evaluate.run import EvaluationResult
 from prmkit.evaluate.summary import CUT_OFF_SHARE
 
@@ -16,9 +17,9 @@ MAX_CATEGORY_ROWS = 40
 """More lines are in the result file and on the page."""
 
 
-def tables(model: str, result: EvaluationResult, found: Mapping[str, Any]) -> Iterator[Table]:
+def tables(result: EvaluationResult, found: Mapping[str, Any]) -> Iterator[Table]:
     """Accuracy; pass@k and majority@k where there are several samples; one table for each category."""
-    yield accuracy_table({model: result.accuracy})
+    yield accuracy_table(model_title(found["config"]["model"], found.get("model", {})), result.accuracy)
     if found["config"]["samples"] > 1:
         yield _at_k_table(found)
     for category in dict.fromkeys(row["category"] for row in found["categories"]):

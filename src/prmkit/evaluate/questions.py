@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from prmkit.data.types import Prompt
@@ -15,6 +15,8 @@ from prmkit.verify.answers import extract_answer
 from prmkit.verify.qa_answers import find_answer
 
 ARITHMETIC_VERSION = "1"
+MOST_NAMED = 12
+"""Values of a category in a note."""
 OWN_FORM = ("gsm8k", "math")
 """Tasks that are asked as `task.format` says, `plain` included, when no template is named."""
 
@@ -26,6 +28,10 @@ class Asked:
     prompts: list[Prompt]
     about: dict[str, Any]
     """The task's entry and the template, as JSON values: part of the result."""
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Category -> values of which the first so many questions have none."""
+    notes: Sequence[str] = ()
+    """What to know before they are asked."""
     answer_of: Callable[[Prompt, str], str | None] | None
     """The final answer of a response, by which votes are counted; None where a response is no single answer."""
 
@@ -48,7 +54,30 @@ def load_questions(config: EvalConfig) -> Asked:
     template = load_template(config.template or FORMAT_TEMPLATES.get(config.task.format, own))
     limits = [limit for limit in (config.prompts, config.task.limit) if limit]
     found = read_set(spec, config.task.test, template, part=part, limit=min(limits, default=0))
-    return Asked(prompts=found.prompts, about=set_json(found), answer_of=_answer_of(spec.judge, config))
+    return Asked(
+        prompts=found.prompts,
+        about=set_json(found),
+        left_out=found.left_out,
+        notes=tuple(left_out_notes(found)),
+        answer_of=_answer_of(spec.judge, config),
+    )
+
+
+def left_out_notes(found: EvalSet) -> Iterator[str]:
+    """A line for each category of which the first so many questions leave out some values altogether."""
+    for category, values in found.left_out.items():
+        there = sorted({str(prompt.meta["categories"].get(category, "none")) for prompt in found.prompts})
+        part = next(iter(found.spec.parts), "") if category == "language" else ""
+        choice = f'a name such as "{found.spec.name}:{part}" takes one' if part else ""
+        yield (
+            f"the first {len(found.prompts)} questions have the {category} {_named(there)} alone and leave out "
+            f"{_named(values)}: {choice or 'raise prompts, or give a file with the rows you want'}"
+        )
+
+
+def _named(values: Sequence[str]) -> str:
+    more = len(values) - MOST_NAMED
+    return ", ".join(values[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def set_json(found: EvalSet) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def response_json(response: Response) -> dict[str, Any]:
         "num_tokens": response.num_tokens,
         "finish": response.finish,
         "extracted": response.answer,
-        "status": response.verdict.status,
+        "status": response.status,
         "reward": response.verdict.reward,
         "detail": response.verdict.detail,
     }
@@ -110,10 +110,11 @@ def read_question(prompt: Prompt, row: Mapping[str, Any], where: str) -> Questio
 
 def read_response(row: Mapping[str, Any]) -> Response:
     """The inverse of `response_json`. Raises KeyError, TypeError or ValueError for a row that is none."""
+    status: Any = "error" if row["status"] == "not_sampled" else row["status"]  # no verdict has that status
     return Response(
         text=row["text"],
         num_tokens=row["num_tokens"],
         finish=row["finish"],
         answer=row.get("extracted"),
-        verdict=Verdict(status=row["status"], reward=row["reward"], detail=row["detail"]),
+        verdict=Verdict(status=status, reward=row["reward"], detail=row["detail"]),
     )

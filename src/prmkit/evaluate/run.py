@@ -26,7 +26,8 @@ from prmkit.protocols import Sampler, Verifier
 PACKAGE = Path(prmkit.__file__).parent
 NOT_SAMPLED = "not sampled: "
 """Before the reason why the sampler failed, in a verdict's detail."""
-
+JUDGING = ("math-verify", "sympy", "latex2sympy2-extended")
+"""Packages that verdicts depend on."""
 
 AnswerOf = Callable[[Prompt, str], str | None]
 """The final answer that a response gives to a prompt, as written: what votes are counted by."""
@@ -180,14 +181,15 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
         ) from error
 
 
-def versions() -> dict[str, str]:
-    """The versions that a number depends on."""
-    return {
-        "prmkit": prmkit.__version__,
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        "python": platform.python_version(),
-    }
+def versions(*, local: bool = True, verifier: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, str]:
+    """The versions that a number depends on.
+
+    `local`: whether a model was loaded here, and not asked at a server. `verifier`: `verify.verifier_identity`, of whose
+    packages the versions are named too.
+    """
+    model = {name: version(name) for name in ("torch", "transformers")} if local else {}
+    judged = {name: value for part in (verifier or {}).values() for name, value in part.items() if name in JUDGING}
+    return {"prmkit": prmkit.__version__, **model, "python": platform.python_version(), **judged}
 
 
 def git_commit(package: Path = PACKAGE) -> str | None:
@@ -259,12 +261,12 @@ def _responses(
         return sampled, sampler.try_each(prompts, n=1, params=_greedy(params), seeds=seeds) if greedy else []
     if isinstance(sampler, SeededSampler):
         sampled = sampler.sample_each(prompts, n=n, params=params, seeds=seeds)
-    else:
-        sampled = [
-            group
-            for prompt, own in zip(prompts, seeds, strict=True)
-            for group in sampler.sample([prompt], n=n, params=params, seed=own)
-        ]
+        return sampled, sampler.sample_each(prompts, n=1, params=_greedy(params), seeds=seeds) if greedy else []
+    sampled = [
+        group
+        for prompt, own in zip(prompts, seeds, strict=True)
+        for group in sampler.sample([prompt], n=n, params=params, seed=own)
+    ]
     return sampled, sampler.sample(prompts, n=1, params=_greedy(params), seed=0) if greedy else []
 
 

@@ -120,8 +120,8 @@ def result_json(
         "num_questions": len(questions),
         "seed": config.seed,
         "task": dict(task or {}),
-        "config": asdict(config),
-        "versions": versions(),
+        "config": config_json(config),
+        "versions": versions(local=not config.model.url, verifier=(more or {}).get("verifier")),
         "commit": git_commit(),
         "written_by": [dict(writer) for writer in written_by or ()],
         "data_sha256": data_hash([question.prompt for question in questions]),
@@ -129,6 +129,14 @@ def result_json(
         **(more or {}),
         "questions": [question_json(question) for question in questions],
     }
+
+
+def config_json(config: EvalConfig) -> dict[str, Any]:
+    """The configuration as JSON values. Of a model at a server, without what is about a model that is loaded here."""
+    values = asdict(config)
+    if config.model.url:
+        values["model"] = {name: values["model"][name] for name in ("url", "name", "server")}
+    return values
 
 
 def _at_k(questions: Sequence[Question], samples: int, judge: str) -> dict[str, Any]:

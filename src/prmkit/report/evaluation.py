@@ -8,6 +8,7 @@ from typing import Any
 
 from prmkit import __version__
 from prmkit.errors import ConfigError
+from prmkit.evaluate.names import model_title
 from prmkit.evaluate.paired import read_result
 from prmkit.report.page import flatten, render_page, write_aside
 
@@ -52,7 +53,7 @@ def evaluation_data(result: Mapping[str, Any], name: str) -> dict[str, Any]:
         "prmkit": __version__,
         "name": name,
         "title": task.get("title") or task.get("name") or config["task"]["name"],
-        "model": config["model"].get("url") or config["model"]["path"],
+        "model": model_title(config["model"], result.get("model", {})),
         "headline": _headline(result),
         "at_k": _at_k(result),
         "categories": _categories(result.get("categories", [])),
@@ -129,6 +130,7 @@ def _facts(result: Mapping[str, Any]) -> dict[str, str]:
         "data sha256": str(result.get("data_sha256", ""))[:16],
         "template": (task.get("template") or {}).get("name"),
         "template sha256": str((task.get("template") or {}).get("sha256", ""))[:16],
+        "server": model.get("url"),
         "weights sha256": str(model.get("weights_sha256", ""))[:16],
         "seed": result["seed"],
         "temperature": config["sampling"]["temperature"],

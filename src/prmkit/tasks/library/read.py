@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prmkit.config_io import nearest
@@ -32,6 +32,8 @@ class EvalSet:
     """Path or hub name that the rows came from."""
     template: Template
     prompts: list[Prompt]
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """Category -> its values that are in the source and in no prompt, because of the limit."""
 
 
 def read_set(
@@ -49,7 +51,19 @@ def read_set(
     prompts = _prompts(rows[:limit] if limit else rows, spec, template, part)
     if not prompts:
         raise DataError(f'{place}: no row belongs to the task "{spec.name}"; check that this is its file')
-    return EvalSet(spec=spec, part=part, source=place, template=template, prompts=prompts)
+    left_out = _left_out(rows, prompts, spec, part) if len(prompts) < len(rows) else {}
+    return EvalSet(spec=spec, part=part, source=place, template=template, prompts=prompts, left_out=left_out)
+
+
+def _left_out(rows: Sequence[Row], prompts: Sequence[Prompt], spec: TaskSpec, part: str) -> dict[str, list[str]]:
+    """Values of categories that rows have and prompts have not."""
+    there = {pair for prompt in prompts for pair in prompt.meta["categories"].items()}
+    every = dict.fromkeys(pair for row in rows for pair in _categories(row, spec, part).items())
+    found: dict[str, list[str]] = {}
+    for name, value in every:
+        if (name, value) not in there:
+            found.setdefault(name, []).append(value)
+    return found
 
 
 def read_prompt(row: Row, spec: TaskSpec, template: Template, part: str = "") -> Prompt:

@@ -69,6 +69,9 @@ def first_field(row: Row, names: tuple[str, ...], what: str) -> Any:
         value = pick(row.fields, name)
         if value is not None:
             return value
+    empty = [name for name in names if name in row.fields]
+    if empty:
+        raise DataError(f"{row.where}: no {what}: the field {empty[0]!r} is null; mend it or remove the row")
     raise DataError(
         f"{row.where}: no {what}: looked for the fields {', '.join(names)}; the row has {', '.join(row.fields) or 'none'}. "
         "Rename its fields, or check that this is the file of this task"
