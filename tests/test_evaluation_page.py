@@ -200,6 +200,30 @@ def test_a_browser_filters_by_verdict_category_and_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_long_id_stays_in_its_column(tmp_path: Path) -> None:
+    probe = """
+    const header = document.querySelector("article.prompt > header");
+    const width = Math.max(...[...header.children].map((e) => e.scrollWidth));
+    document.body.dataset.over = String(width - header.clientWidth);
+    document.body.dataset.column = String(header.clientWidth);
+    """
+    long = [question(f"test/{'precalculus' * 20}/1303.json", response(), level="x" * 200)]
+    page = open_page(
+        write_evaluation_report(result(tmp_path / "r.json", long, samples=1)), tmp_path, width=1200, probe=probe
+    )
+    assert int(page.body["data-over"]) <= 0
+    assert int(page.body["data-column"]) <= 260
+
+
+def test_the_page_names_a_served_model(tmp_path: Path) -> None:
+    found = json.loads(result(tmp_path / "r.json").read_text())
+    found["config"]["model"] = {"url": "http://10.0.0.1:8000/v1", "name": ""}
+    found["model"] = {"url": "http://10.0.0.1:8000/v1", "name": "qwen"}
+    data = evaluation_data(found, "r")
+    assert (data["model"], data["facts"]["server"]) == ("qwen at 10.0.0.1:8000", "http://10.0.0.1:8000/v1")
+
+
+@pytest.mark.slow
 def test_a_browser_shows_hostile_texts_as_texts(tmp_path: Path) -> None:
     evil = question(HOSTILE, response(text=HOSTILE, answer=HOSTILE, detail=HOSTILE), subject=HOSTILE)
     page = open_page(write_evaluation_report(result(tmp_path / "r.json", [evil], samples=1)), tmp_path)
