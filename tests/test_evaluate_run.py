@@ -243,6 +243,16 @@ def test_the_seed_of_a_question_follows_its_id_and_not_its_place() -> None:
             assert given == tuple(seeds[name] for name in ids)
 
 
+def test_greedy_seeds_follow_the_question_too() -> None:
+    for size in (1, 3, 4):
+        sampler = BatchingSampler(SCRIPT, GREEDY)
+        evaluate_questions(
+            sampler, EqualityVerifier(), PROMPTS, samples=3, params=PARAMS, seed=5, greedy=True, batch_size=size
+        )
+        greedy = {pair for ids, given in sampler.seeds[1::2] for pair in zip(ids, given, strict=True)}
+        assert greedy == {(p.id, question_seed(5, p.id)) for p in PROMPTS}
+
+
 def test_a_batch_with_a_missing_question_is_sampled_whole_and_a_finished_one_not_at_all() -> None:
     # b is missing: its batch a, b, c is asked again so that it shares its forward pass with the same questions
     assert [ids for ids, _ in batched(PROMPTS, done=scripted()).seeds] == [("a", "b", "c")]
