@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from statistics import fmean
 from typing import Any
 
-from _common import RESULTS, mean_interval, write_result
+from _common import RESULTS, commit, mean_interval, write_result
 from _methods import (
     SEPARATOR,
     VERIFIER,
@@ -73,6 +73,8 @@ class Method:
     beta: float = 0.0
     epochs: int = 1
     """Passes over the data: a model with a new head needs more of them than one that starts as a language model."""
+    up_to_first_error: bool = False
+    """Learn from the steps up to and including the first wrong one."""
     responses: int = 0
     """Learn from the first so many responses to each prompt; 0: from all."""
 
@@ -90,9 +92,13 @@ METHODS: dict[str, Method] = {
     "implicit NCA": Method(kind="implicit", labels="true", loss="nca", rate=3e-4, beta=0.5),
     "explicit, true labels": Method(kind="stepwise", labels="true", rate=3e-4, epochs=24),
     "explicit, Monte Carlo": Method(kind="stepwise", labels="monte_carlo", rate=3e-4, epochs=24),
+    "explicit, Monte Carlo, to the first error": Method(
+        kind="stepwise", labels="monte_carlo", rate=3e-4, epochs=24, up_to_first_error=True
+    ),
     "outcome model": Method(kind="outcome", labels="true", rate=1e-3, epochs=1),
 }
-"""`labels = true` gives outcomes and true step labels; implicit and outcome models look at the outcomes alone."""
+"""The one up to the first error was not tuned: it has the settings of `explicit, true labels`, whose labels it resembles.
+`labels = true` gives outcomes and true step labels; implicit and outcome models look at the outcomes alone."""
 TUNING_RATES = {"implicit": (2e-5, 5e-5, 1e-4, 3e-4), "stepwise": (3e-4, 1e-3), "outcome": (3e-4, 1e-3)}
 TUNING_EPOCHS = {"implicit": (1,), "stepwise": (1, 8, 24), "outcome": (1, 8, 24)}
 TUNING_BETAS = (0.05, 0.5)
@@ -112,7 +118,7 @@ def config_of(method: Method, folder: str, seed: int) -> Any:
     if method.kind == "implicit":
         return ImplicitConfig(loss=method.loss, beta=method.beta, **shared)  # type: ignore[arg-type]
     if method.kind == "stepwise":
-        return StepwiseConfig(separator=SEPARATOR, threshold=0.0, **shared)
+        return StepwiseConfig(separator=SEPARATOR, threshold=0.0, up_to_first_error=method.up_to_first_error, **shared)
     return OutcomeConfig(separator=SEPARATOR, **shared)
 
 
@@ -173,7 +179,13 @@ def one_seed(sizes: Sizes, methods: Mapping[str, Method], seed: int) -> list[dic
         figures = judged(scorer, frozen)
         shutil.rmtree(folder)
         results.append(
-            {"method": name, "seed": seed, "settings": asdict(method), "flops": cost(policy, method, solutions, data)}
+            {
+                "method": name,
+                "seed": seed,
+                "commit": commit(),
+                "settings": asdict(method),
+                "flops": cost(policy, method, solutions, data),
+            }
             | figures
         )
         print(
@@ -302,18 +314,29 @@ def tune_part(sizes: Sizes, methods: Mapping[str, Method]) -> dict[str, Any]:
     return rows
 
 
+def known_runs(sizes: Sizes, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """The runs of the result file, where it has these sizes and seeds."""
+    result: dict[str, Any] = json.loads((RESULTS / "prm_methods.json").read_text(encoding="utf-8"))
+    if result["sizes"] != asdict(sizes) or result["seeds"] != list(seeds):
+        raise SystemExit("the result file has other sizes or seeds; run all methods")
+    return [{"commit": result["commit"], **row} for row in result["runs"]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed, little data")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="only these; the others' runs stay in the result")
     parser.add_argument("--tune", action="store_true", help="rates and betas on a seed that is not reported")
     options = parser.parse_args()
     sizes = Sizes()
     if options.tune:
         tune(sizes, options.workers)
         return
-    seeds, methods = list(range(options.seeds)), METHODS
+    seeds = list(range(options.seeds))
+    methods = {name: METHODS[name] for name in options.methods or METHODS}
+    known = known_runs(sizes, seeds) if options.methods else []
     if options.quick:
         sizes = Sizes(
             chain=3,
@@ -331,6 +354,13 @@ def main() -> None:
     with ProcessPoolExecutor(min(options.workers, len(seeds)), mp_context=get_context("spawn")) as pool:
         n = len(seeds)
         results = [row for rows in pool.map(one_seed, [sizes] * n, [methods] * n, seeds) for row in rows]
+    if known:
+        results = [
+            row
+            for name in (*METHODS, "data")
+            for row in (results if name in methods else known)
+            if row["method"] == name
+        ]
     figures = summary(results)
     path = write_result(
         "prm_methods",
