@@ -363,6 +363,7 @@ PAGES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
         "localisation": _localisation,
         "prime_cost": _prime_cost,
         "vs_trl": _vs_trl,
+        "vs_trl_bfloat16": _vs_trl,
     },
     "verifiers.md": {"verifiers": _verifiers},
     "code_verifier.md": {"sandbox": _sandbox},
