@@ -41,6 +41,8 @@ TRAINING = {
     "gsm8k": "gsm8k_model_solutions/example_model_solutions.jsonl",
 }
 KINDS = ("stepwise", "implicit", "outcome")
+THRESHOLD = "0.5"
+"""A probability, not chosen on a set: the sample of MR-GSM8K holds wrong solutions alone."""
 POOLS = ("math_best_of_8", "gsm8k_12_models")
 SECTIONS = ("sets", "models", "thresholds", "unscored", "first_errors", "steps", "best_of_n", "paired")
 """Of the card, in the result file."""
@@ -120,6 +122,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument(
+        "--again", action="store_true", help="the card from the scores of an earlier run, without the models"
+    )
     parser.add_argument("--quick", action="store_true", help="two steps, two rows of each set")
     options = parser.parse_args()
     if options.quick:
@@ -131,7 +136,7 @@ def main() -> None:
     settings = {key: value for key, value in vars(options).items() if key not in ("data", "work")}
     options.model = str(resolve_model_path(options.model, options.work, 0))
     for name, words in trainings(options).items():
-        if name in options.train:
+        if name in options.train and not options.again:
             command(*words)
     models = {name: str(options.work / name) for name in options.train}
     folders = {name: str(sorted(Path(path).glob("checkpoints/step_*/prm"))[-1]) for name, path in models.items()}
@@ -171,12 +176,17 @@ def trainings(options: argparse.Namespace) -> dict[str, list[str]]:
 
 def evaluation(options: argparse.Namespace, folders: Mapping[str, str], sets: Mapping[str, Path]) -> list[str]:
     """The report card as a command line."""
-    return [
-        *("eval", "prm", "--out", str(options.work / "card"), "--threshold", "mr_gsm8k"),
+    scores = options.work / "card" / "scores"
+    scorers = [
         *("--models", *(f"{name}={folder}" for name, folder in folders.items() if name != "outcome")),
         *("--controls", *(f"{name}={folder}" for name, folder in folders.items() if name == "outcome")),
-        f"logprob={options.model}",
-        *("--overrides", "logprob.family=log_prob"),
+        *(f"logprob={options.model}", "--overrides", "logprob.family=log_prob"),
+    ]
+    if options.again:
+        scorers = ["--scored", *(f"{name}={scores / name}" for name in (*folders, "logprob"))]
+    return [
+        *("eval", "prm", "--out", str(options.work / "card"), "--threshold", THRESHOLD),
+        *scorers,
         *("--process-bench", f"mr_gsm8k={sets['mr_gsm8k']}", "--prm-bench", f"prmbench={sets['prmbench']}"),
         *("--pools", *(f"{name}={sets[name]}" for name in POOLS)),
         *("--device", options.device, "--dtype", options.dtype, "--tokens-per-batch", "4096"),

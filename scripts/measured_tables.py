@@ -327,13 +327,14 @@ def _human_labels(result: dict[str, Any]) -> str:
         f"SmolLM2-135M, {settings['steps']} steps of {settings['batch_size']} solutions of at most {settings['max_tokens']} "
         f"tokens; judged on {judged}. Mean [95% interval over problems].",
         "",
-        "| model | F1 of the first error, MR-GSM8K | PRMScore, PRMBench |",
-        "|---|---|---|",
+        "| model | first wrong step found, MR-GSM8K (all wrong) | PRMScore, PRMBench | AUC of steps, PRMBench |",
+        "|---|---|---|---|",
     ]
     for name, readings in card["steps"]["prmbench"].items():
         for reading, row in readings.items():
-            f1 = card["first_errors"]["sets"]["mr_gsm8k"][name][reading]["f1"]
-            lines.append(f"| {name}, {reading} | {_estimate(f1)} | {_estimate(row['total']['prm_score'])} |")
+            found = _estimate(card["first_errors"]["sets"]["mr_gsm8k"][name][reading]["error_accuracy"])
+            score, auc = (_estimate(row["total"][key]) for key in ("prm_score", "auc"))
+            lines.append(f"| {name}, {reading} | {found} | {score} | {auc} |")
     pools = card["best_of_n"]
     lines += ["", f"| choice | {' | '.join(f'{name}, of {_largest(pools[name])}' for name in pools)} |"]
     lines.append("|---|" + "---|" * len(pools))
