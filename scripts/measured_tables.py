@@ -331,6 +331,8 @@ def _human_labels(result: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     for name, readings in card["steps"]["prmbench"].items():
+        if card["unscored"][name]["prmbench"]["count"] == rows["prmbench"]:
+            continue  # a control judges pools alone
         for reading, row in readings.items():
             found = _estimate(card["first_errors"]["sets"]["mr_gsm8k"][name][reading]["error_accuracy"])
             score, auc = (_estimate(row["total"][key]) for key in ("prm_score", "auc"))

@@ -88,11 +88,11 @@ def bytes_of(run: Path) -> dict[str, str]:
 
 
 def comparable(file: Path) -> bytes:
-    """The bytes; of prm.json, with its reference's name alone: the way there differs between runs in different places."""
+    """The bytes; of prm.json, with the names of its reference and base alone: the way there differs between places."""
     if file.name != "prm.json":
         return file.read_bytes()
     spec = json.loads(file.read_text())
-    return json.dumps(spec | {"reference": Path(spec["reference"]).name}).encode()
+    return json.dumps(spec | {key: Path(spec[key]).name for key in ("reference", "base")}).encode()
 
 
 @cache
