@@ -75,15 +75,15 @@ class Coin:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="rloo and prime alone, three repetitions")
-    parser.add_argument("--repetitions", type=int, default=0, help="default 7, quick 3")
+    parser.add_argument("--quick", action="store_true", help="rloo and prime alone, two repetitions")
+    parser.add_argument("--repetitions", type=int, default=0, help="default 7, quick 2")
     parser.add_argument("--models", nargs="+", default=["arithmetic", "4-layer"], choices=["arithmetic", *SHAPES])
     parser.add_argument("--max-tokens", type=int, default=64, help="of the random models")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    repetitions = options.repetitions or (3 if options.quick else 7)
+    repetitions = options.repetitions or (2 if options.quick else 7)
     arms = {name: ARMS[name] for name in (("rloo", "prime") if options.quick else ARMS)}
     line: dict[str, float] = {}
     models: dict[str, Any] = {}
@@ -100,7 +100,7 @@ def main() -> None:
 
 def make_setting(name: str, scratch: Path, verifier: Any, quick: bool, max_tokens: int) -> Setting:
     if name == "arithmetic":
-        variant = Variant(chain=3, error_rate=0.5, sft_steps=200) if quick else Variant(chain=5, error_rate=0.38)
+        variant = Variant(chain=3, error_rate=0.5, sft_steps=100) if quick else Variant(chain=5, error_rate=0.38)
         return Setting(
             folder=fine_tuned(variant),
             prompts=arithmetic_prompts(4096, chain=variant.chain, seed=0),

@@ -162,8 +162,8 @@ def main() -> None:
         return
     chains, seeds, steps, arms = options.chains, list(range(options.seeds)), options.steps, options.arms
     if options.quick:
-        chains, seeds, steps, arms = [5], [0, 1], 5, ["rloo", "prime"]
-    sft_steps = 120 if options.quick else SFT_STEPS
+        chains, seeds, steps, arms = [5], [0, 1], 4, ["rloo", "prime"]
+    sft_steps = 60 if options.quick else SFT_STEPS
     for chain in chains:
         fine_tuned(Variant(chain=chain, error_rate=CHAINS[chain], sft_steps=sft_steps))
     plan = [replace(run, variant=replace(run.variant, sft_steps=sft_steps)) for run in runs(chains, seeds, steps, arms)]

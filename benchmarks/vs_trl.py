@@ -254,11 +254,12 @@ def serve_trl(side: str, settings: dict[str, Any], folder: Path) -> None:
         return [judge(text) for text in completions]
 
     rows = shape.prompts * shape.samples
+    batch = min(rows, settings["rows"])
     with tempfile.TemporaryDirectory() as scratch:
         config = GRPOConfig(
             output_dir=scratch,
-            per_device_train_batch_size=settings["rows"],
-            gradient_accumulation_steps=rows // settings["rows"],
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=rows // batch,
             num_generations=shape.samples,
             max_completion_length=shape.max_tokens,
             temperature=1.0,
