@@ -139,12 +139,7 @@ def check(name: str, result: EvaluationResult) -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_one_example_of_each_task_really_runs(name: str) -> None:
-    with make_verifier(VerifierConfig()) as verifier:
-        if LIBRARY[name.partition(":")[0]].judge == "code":
-            try:
-                verifier.verify([(prompts(name)[0], "")])
-            except ConfigError as error:  # no sandbox on this machine
-                pytest.skip(str(error))
+    with make_verifier(VerifierConfig()) as verifier:  # of programs, in bubblewrap: without it this fails, and does not skip
         check(name, ask(name, verifier))
 
 
