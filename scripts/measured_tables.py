@@ -16,6 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from _common import mean_interval  # noqa: E402
 
 
 def main() -> int:
@@ -149,6 +151,23 @@ def _prime_cost(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _paired(runs: list[dict[str, Any]], largest: str) -> list[str]:
+    """Best of N of each implicit PRM minus that of the fair Monte Carlo arm, paired by seed, and how many times cheaper it is."""
+    by_run = {(row["method"], row["seed"]): row for row in runs if row["method"] != "data"}
+    seeds = sorted({seed for _, seed in by_run})
+    lines = [
+        f"Beside `{FAIR}`, paired by seed: best of {largest}, and its operations over the row's, as in the column of costs:",
+        *("", "| trained by | difference | times cheaper |", "|---|---|---|"),
+    ]
+    for name in dict.fromkeys(name for name, _ in by_run if name.startswith("implicit")):
+        pairs = [(by_run[name, seed], by_run[FAIR, seed]) for seed in seeds]
+        mean, low, high = mean_interval([a["best_of_n"][largest] - b["best_of_n"][largest] for a, b in pairs])
+        cheaper = [sum(b["flops"][key] for _, b in pairs) / sum(a["flops"][key] for a, _ in pairs) for key in COSTS]
+        lines.append(f"| {name} | {mean:+.3f} [{low:+.3f}, {high:+.3f}] | {' / '.join(f'{c:.1f}' for c in cheaper)} |")
+    return lines
+
+
+FAIR = "explicit, Monte Carlo, to the first error"
 COSTS = ("one_pass_without_sampling", "one_pass_total", "total")
 
 
@@ -183,7 +202,7 @@ def _prm_methods(result: dict[str, Any]) -> str:
         if name != "data":
             lines.append(f"| {name} | " + " | ".join(f"{row['best_of_n'][n][0]:.3f}" for n in numbers) + " |")
     lines.append("| *pass@N* | " + " | ".join(f"{data['controls']['pass'][n]:.3f}" for n in numbers) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_paired(result["runs"], largest)])
 
 
 def _bounds(values: list[float]) -> str:
