@@ -139,7 +139,8 @@ def check(name: str, result: EvaluationResult) -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_one_example_of_each_task_really_runs(name: str) -> None:
-    with make_verifier(VerifierConfig()) as verifier:  # of programs, in bubblewrap: without it this fails, and does not skip
+    # Programs run in bubblewrap: without it this fails, and does not skip.
+    with make_verifier(VerifierConfig()) as verifier:
         check(name, ask(name, verifier))
 
 
