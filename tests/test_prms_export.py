@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
-from prm_models import SOLUTIONS, byte_tokenizer, classifier, language_model, process_reward_model, skywork_model
+from prm_models import (
+    SOLUTIONS,
+    byte_tokenizer,
+    classifier,
+    language_model,
+    process_reward_model,
+    skywork_model,
+    write_layout,
+)
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
@@ -161,6 +169,42 @@ def test_bfloat16_weights_stay_bfloat16(tmp_path: Path) -> None:
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("trl", "out"))
     assert set(before) == set(after)
     assert all(torch.equal(before[name], after[name]) and after[name].dtype == torch.bfloat16 for name in before)
+
+
+def stored_in_bfloat16(model: Any, folder: Path) -> None:
+    model.to(torch.bfloat16).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+
+
+def test_an_adapter_on_a_bfloat16_base_is_not_rounded_to_it(tmp_path: Path) -> None:
+    """A change smaller than half a unit in the last place of the base would be gone, and with it the rewards."""
+    stored_in_bfloat16(language_model(tmp_path / "drawn"), tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    adapted: Any = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type=TaskType.CAUSAL_LM))
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=2e-4 if "lora_B" in name else 0.1, generator=generator)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    byte_tokenizer().save_pretrained(tmp_path / "adapter")
+    write_spec(tmp_path / "adapter", PRMSpec(family="implicit", reference="base"))
+    before = torch.tensor(scored(tmp_path / "adapter"))
+    export_prm(tmp_path / "adapter", tmp_path / "out")
+    assert before.std() > 1e-4
+    assert torch.allclose(torch.tensor(scored(tmp_path / "out")), before, atol=2e-5)
+    stored = {
+        where: {tensor.dtype for tensor in load_file(tmp_path / "out" / where / "model.safetensors").values()}
+        for where in (".", "reference")
+    }
+    assert stored == {".": {torch.float32}, "reference": {torch.bfloat16}}
+
+
+def test_a_float32_head_on_a_bfloat16_body_is_not_rounded(tmp_path: Path) -> None:
+    model, head_D1 = skywork_model(tmp_path / "skywork")
+    added = {"v_head.summary.weight": head_D1[None, :-1].clone(), "v_head.summary.bias": head_D1[-1:].clone()}
+    write_layout(tmp_path / "skywork", model.to(torch.bfloat16), added, "Qwen2ForPrmModel", "modeling_qwen2_rm")
+    export_prm(tmp_path / "skywork", tmp_path / "out")
+    assert scored(tmp_path / "out") == pytest.approx(scored(tmp_path / "skywork"), abs=1e-6)
 
 
 def a_plain(folder: Path) -> PRMSpec:

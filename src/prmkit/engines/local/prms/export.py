@@ -45,7 +45,8 @@ class Export:
 
 
 def export_prm(path: str | Path, out: str | Path, form: Form = "auto") -> Export:
-    """Write the PRM in `path` to the new folder `out`, weights in the precision that they have there.
+    """Write the PRM in `path` to the new folder `out`, weights in the precision that they have there, and in float32 where that
+    would round them: a merged adapter is finer than its base, and a head may be.
 
     Raises ConfigError where `out` is there already, ModelError where the form cannot hold the model, with the reason.
     """
@@ -58,10 +59,10 @@ def export_prm(path: str | Path, out: str | Path, form: Form = "auto") -> Export
     dtype = _stored_dtype(folder)
 
     def write(aside: Path) -> None:
-        export.model.to(dtype).save_pretrained(aside)
+        export.model.to(_exact(export.model, dtype)).save_pretrained(aside)
         prm.head.tokenizer.save_pretrained(aside)
         if export.reference is not None:
-            export.reference.to(dtype).save_pretrained(aside / REFERENCE)
+            export.reference.to(_exact(export.reference, dtype)).save_pretrained(aside / REFERENCE)
             prm.head.tokenizer.save_pretrained(aside / REFERENCE)
         write_spec(aside, export.spec)
         if export.pooler is not None:
@@ -217,6 +218,12 @@ def _stored_dtype(folder: Path) -> torch.dtype:
     settings = configuration(base_folder(folder) if is_adapter(folder) else folder)
     name = settings.get("dtype") or settings.get("torch_dtype") or "float32"
     return getattr(torch, str(name)) if name in ("float32", "bfloat16", "float16") else torch.float32
+
+
+def _exact(model: Any, dtype: torch.dtype) -> torch.dtype:
+    """`dtype` where it holds every weight as it is, else float32."""
+    kept = all(torch.equal(tensor.to(dtype).to(tensor.dtype), tensor) for tensor in model.parameters())
+    return dtype if kept else torch.float32
 
 
 def readme(export: Export, out: Path) -> str:
