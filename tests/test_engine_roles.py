@@ -15,7 +15,22 @@ from peft import PeftModel
 from rl_setup import make_roles, micro_model, rl_config
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PhimoeConfig,
+    PhimoeForCausalLM,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
+)
 
 from prmkit.config import ModelConfig, OptimizerConfig
 from prmkit.data.types import SamplingParams
@@ -23,7 +38,7 @@ from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.roles import LocalRoles, local_roles
 from prmkit.engines.local.single import sft_learner
 from prmkit.errors import ConfigError, ModelError
-from prmkit.models.load import load_model
+from prmkit.models.load import load_model, turn_off_dropout
 from prmkit.models.tiny import make_tiny, tiny_tokenizer
 from prmkit.protocols import Verifier
 from prmkit.rl.algorithm import KL, Algorithm, Process
@@ -345,6 +360,59 @@ def test_dropout_is_off_in_either_mode(tmp_path: Path) -> None:
     model, _ = load_model(ModelConfig(path=str(base), device="cpu"), work_dir=tmp_path, seed=0)
     token_BT = torch.arange(2, 12)[None]
     torch.testing.assert_close(model.train(True)(token_BT).logits, model.train(False)(token_BT).logits, atol=0, rtol=0)
+
+
+SMALL: dict[str, Any] = {"vocab_size": 19, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+NOISY: dict[str, tuple[Any, Any]] = {
+    "starcoder2": (
+        Starcoder2ForCausalLM,
+        Starcoder2Config(**SMALL, num_key_value_heads=2, residual_dropout=0.5, embedding_dropout=0.5),
+    ),
+    "bloom": (BloomForCausalLM, BloomConfig(vocab_size=19, hidden_size=32, n_layer=1, n_head=4, hidden_dropout=0.5)),
+    "falcon": (FalconForCausalLM, FalconConfig(**SMALL, hidden_dropout=0.5, attention_dropout=0.5)),
+    "mixtral": (
+        MixtralForCausalLM,
+        MixtralConfig(**SMALL, num_key_value_heads=2, num_local_experts=4, router_jitter_noise=0.5),
+    ),
+}
+"""Families that keep their noise under names of their own."""
+
+
+@pytest.mark.parametrize("family", NOISY)
+def test_noise_is_off_whatever_a_family_calls_it(family: str) -> None:
+    constructor, settings = NOISY[family]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = constructor(settings)
+        token_BT = torch.arange(2, 12)[None]
+        quiet_BTV = model.eval()(token_BT, use_cache=False).logits
+        assert not torch.equal(model.train()(token_BT, use_cache=False).logits, quiet_BTV), "there is noise at first"
+        turn_off_dropout(model)
+        assert torch.equal(model.train()(token_BT, use_cache=False).logits, quiet_BTV)
+
+
+def test_a_width_of_ties_that_is_called_noise_stays() -> None:
+    """PhiMoE's router reads `router_jitter_noise` in eval mode too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        settings = PhimoeConfig(**SMALL, num_key_value_heads=2, num_local_experts=4, router_jitter_noise=0.3)
+        model = PhimoeForCausalLM(settings).eval()
+    token_BT = torch.arange(2, 12)[None]
+    before_BTV = model(token_BT, use_cache=False).logits
+    turn_off_dropout(model)
+    assert torch.equal(model(token_BT, use_cache=False).logits, before_BTV)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_sampling_leaves_adapters_and_base_in_the_mode_they_were_in(checkpointing: bool, base: Path) -> None:
+    local = assemble(base, lora_rank=2, gradient_checkpointing=checkpointing)
+
+    def modes() -> set[bool]:
+        return {module.training for module in local.sampler.model.model.modules()}
+
+    assert modes() == {checkpointing}
+    local.sampler.sample(arithmetic_prompts(1, chain=2, seed=0), n=1, params=SamplingParams(max_tokens=1), seed=0)
+    assert modes() == {checkpointing}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,9 @@ logging.disable_progress_bar()  # a bar per load says nothing that the commands 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BUILT_IN = ("tiny", "smollm2")
+NOISE = re.compile("dropout|pdrop|layerdrop|jitter")
+"""In the names of rates of noise. `router_jitter_noise` is none: where PhiMoE's router reads it, in either mode, it is the
+width of a tie; other families read it into `jitter_noise`."""
 
 
 def resolve_model_path(path: str | Path, work_dir: Path, seed: int) -> Path:
@@ -67,13 +71,17 @@ def load_model(
 
 
 def turn_off_dropout(model: torch.nn.Module) -> None:
-    """Log-probs are rewards and ratios here, so a forward pass must not be noisy, whatever mode the model is in."""
+    """Log-probs are rewards and ratios here, so a forward pass must not be noisy, whatever mode the model is in.
+
+    Families keep their rates under many names, in modules and, read at each forward pass, in configurations.
+    """
     for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             module.p = 0.0
-        for name in ("attention_dropout", "dropout", "activation_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
+        for holder in (module, getattr(module, "config", None)):
+            for name, value in list(getattr(holder, "__dict__", {}).items()):
+                if isinstance(value, float) and NOISE.search(name) and name != "router_jitter_noise":
+                    setattr(holder, name, 0.0)
 
 
 def is_adapter(folder: Path) -> bool:

@@ -70,6 +70,7 @@ def implicit_models(config: ImplicitConfig, work_dir: Path) -> ImplicitModels:
             torch.manual_seed(config.seed)
             base = narrow_linears(model.requires_grad_(False), precision)
             model = get_peft_model(base, lora_config(config.model), adapter_name=adapter)
+        model.train(config.model.gradient_checkpointing)
     speaker = LanguageModel(model=model, compute_dtype=precision, adapter=adapter)
     reference, name = _reference(config, work_dir, speaker, tokenizer)
     frozen = None

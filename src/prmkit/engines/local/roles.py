@@ -226,6 +226,8 @@ class _Shared(_Separate):
                 self.policy_model.add_adapter(roles[1], settings)
             if config.algorithm.advantage == "gae":
                 self.policy_model.add_adapter(roles[2], settings)
+        # PEFT's wrapper is made in train mode, and whoever puts the model back into its mode takes the base along.
+        self.policy_model.train(config.model.gradient_checkpointing)
 
     def policy(self) -> LanguageModel:
         return self._language_model(self.policy_model, adapter="policy")

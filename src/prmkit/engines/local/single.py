@@ -28,6 +28,7 @@ def sft_learner(config: SFTConfig, work_dir: Path) -> tuple[LocalLearner, Any]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = get_peft_model(model.requires_grad_(False), lora_config(config.model), adapter_name=adapter)
+        model.train(False)
     if config.model.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.train()
