@@ -59,6 +59,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (TRL | {"prompt": " "}, "field 'prompt' is blank"),
     (TRL | {"prompt": [{"role": "human", "content": "2+3?"}]}, 'prompt[0]: role "human" is not system, user or assistant'),
     (unrated(2), "the rating of step 1 is 2; PRM800K has -1, 0, 1 and null"),
+    (unrated([1]), "the rating of step 1 is [1]; PRM800K has -1, 0, 1 and null"),
     (unrated(True), "the rating of step 1 is true; PRM800K has -1, 0, 1 and null"),
     (SHEPHERD | {"input": "2+3? 5", "label": "2+3? 5"}, "'Step 1:' occurs 0 times, so it is not clear where the response begins"),
     (SHEPHERD | {"input": "2+3? Step 1: 5", "label": "x"}, "the step tag 'ки' is not in the text; put it after each step"),
@@ -92,6 +93,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (PRM800K | {"label": {"steps": [], "finish_reason": "give_up"}}, 'no step was labelled (finish_reason "give_up")'),
     (excerpt("math_bestof_rm") | {"pred": ["1"]}, "1 values of 'pred' for 2 steps (fewer than steps)"),
     (excerpt("candidates") | {"candidates": [{"text": "5", "correct": "yes"}]}, "candidates[0]: field 'correct' is \"yes\""),
+    (excerpt("candidates") | {"candidates": []}, "field 'candidates' is empty; a question needs at least one"),
+    (TRL | {"source": {"score": [float("nan")]}}, "field 'source' has the number nan, which JSON cannot hold; write null"),
+    (NATIVE | {"meta": {"loss": float("inf")}}, "field 'loss' has the number inf, which JSON cannot hold"),
     (NATIVE | {"label": [1.0]}, "unknown field 'label'; put what is your own into 'meta'"),
     (NATIVE | {"steps": "a\n\nb"}, "field 'steps' is one text (\"a\\n\\nb\"), expected a list of texts; write it as a list"),
     (NATIVE | {"steps": ["a", 5]}, "steps[1] is 5, expected a text; put it in quotes"),
@@ -285,6 +289,19 @@ def test_prompts_of_equal_text_are_one_prompt(tmp_path: Path) -> None:
     rows = [WRITTEN["unpaired"], WRITTEN["unpaired"] | {"prompt": "1+1?"}, WRITTEN["unpaired"] | {"label": False}]
     pools = read_pools(lines(tmp_path / "a.jsonl", *rows))
     assert [[member.id for member in pool.members] for pool in pools] == [["a.jsonl:1", "a.jsonl:3"], ["a.jsonl:2"]]
+
+
+def test_different_questions_under_one_id_are_no_pool(tmp_path: Path) -> None:
+    rows = [excerpt("candidates") | {"id": "1", "question": question} for question in ("2+2?", "Was ist 3+3?")]
+    with pytest.raises(DataError, match=r"a\.jsonl: solutions '1/.*what was asked differs; prompts with equal ids"):
+        read_pools(lines(tmp_path / "a.jsonl", *rows))
+
+
+def test_several_samples_of_one_model_have_ids_of_their_own(tmp_path: Path) -> None:
+    samples = [{"model": "m", "text": text, "answer": text, "correct": text == "4"} for text in ("4", "5", "6")]
+    row = {"id": "q1", "question": "2+2?", "gold": "4", "candidates": samples}
+    found = read_solutions(lines(tmp_path / "a.jsonl", row))
+    assert [solution.id for solution in found] == ["q1/m", "q1/m/1", "q1/m/2"]
 
 
 def test_columns_that_would_make_a_row_look_like_another_format_are_refused(tmp_path: Path) -> None:

@@ -192,6 +192,45 @@ def test_lossless_refuses_what_would_be_left_out(tmp_path: Path, capsys: pytest.
     assert code == 0
 
 
+def test_what_is_known_of_the_prompt_is_counted_where_it_has_no_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"messages": [{"role": "user", "content": "2+3?"}], "answer": "5", "task": "code", "meta": {"level": 3}}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": asked, "steps": ["5"], "outcome": 1.0}) + "\n")
+    _, out, _ = run(capsys, tmp_path / "a.jsonl", tmp_path / "b.jsonl", "unpaired")
+    for name in ("answer", "task", "meta"):
+        assert f"left out prompt.{name} of 1 solutions: unpaired has no place for it" in out
+    code, _, err = run(capsys, tmp_path / "a.jsonl", tmp_path / "b.jsonl", "unpaired", "--lossless", "true")
+    assert code == 2
+    assert "unpaired has no place for its prompt.answer, prompt.meta, prompt.task" in err
+
+
+def test_rows_that_say_different_things_of_one_prompt_stay_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [WRITTEN["ultrainteract"] | {"correctness": [True, False], "dataset": name} for name in ("a", "b", "b")]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(capsys, tmp_path / "a.jsonl", tmp_path / "b.jsonl", "ultrainteract")[0] == 0
+    assert [(row["dataset"], len(row["completions"])) for row in rows_of(tmp_path / "b.jsonl")] == [("a", 2), ("b", 4)]
+
+
+def test_half_of_a_surrogate_pair_is_written_as_json_states_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = WRITTEN["trl"] | {"completions": ["3*4=12 \ud800", "é"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    assert run(capsys, tmp_path / "a.jsonl", tmp_path / "b.jsonl", "trl")[0] == 0
+    assert rows_of(tmp_path / "b.jsonl") == [row]
+
+
+def test_signs_stay_signs_whichever_way_a_file_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = WRITTEN["openrlhf"] | {"value": ["+", "-"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    write_solutions(tmp_path / "b.jsonl", read_solutions(tmp_path / "a.jsonl"), "openrlhf")
+    assert run(capsys, tmp_path / "a.jsonl", tmp_path / "c.jsonl", "openrlhf")[0] == 0
+    assert rows_of(tmp_path / "b.jsonl") == rows_of(tmp_path / "c.jsonl") == [row]
+
+
 def test_soft_values_become_signs_by_a_threshold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "a.jsonl"
     source.write_text(json.dumps(WRITTEN["openrlhf"]) + "\n")

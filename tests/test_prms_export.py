@@ -202,6 +202,7 @@ def test_an_adapter_on_a_bfloat16_base_is_not_rounded_to_it(tmp_path: Path) -> N
 def test_a_float32_head_on_a_bfloat16_body_is_not_rounded(tmp_path: Path) -> None:
     model, head_D1 = skywork_model(tmp_path / "skywork")
     added = {"v_head.summary.weight": head_D1[None, :-1].clone(), "v_head.summary.bias": head_D1[-1:].clone()}
+    model.config.dtype = "bfloat16"
     write_layout(tmp_path / "skywork", model.to(torch.bfloat16), added, "Qwen2ForPrmModel", "modeling_qwen2_rm")
     export_prm(tmp_path / "skywork", tmp_path / "out")
     assert scored(tmp_path / "out") == pytest.approx(scored(tmp_path / "skywork"), abs=1e-6)

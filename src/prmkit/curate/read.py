@@ -13,9 +13,9 @@ from typing import Any
 from prmkit.config_io import nearest
 from prmkit.curate.choices import option_at
 from prmkit.curate.config import PrepareConfig
-from prmkit.curate.record import Record, not_finite
+from prmkit.curate.record import Record
 from prmkit.data.chat import read_messages
-from prmkit.data.jsonl import id_field, parse_line, place
+from prmkit.data.jsonl import id_field, not_finite, parse_line, place
 from prmkit.data.types import Message
 from prmkit.errors import ConfigError, DataError
 from prmkit.tasks.library import LIBRARY, TEMPLATES, TaskSpec, find_task, read_prompt

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,17 +53,6 @@ class Record:
             messages = (*messages[:-1], replace(messages[-1], content=content))
         record = replace(self, question=question, answer=answer, solution=solution, messages=messages)
         return record.with_found(step, {"was": was})
-
-
-def not_finite(value: object) -> float | None:
-    """The first NaN or infinity within a value of JSON; None where there is none."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else value
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return next((found for item in value if (found := not_finite(item)) is not None), None)
-    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,8 +16,8 @@ import tomli_w
 
 from prmkit.curate.config import PrepareConfig
 from prmkit.curate.read import Unread, named_source
-from prmkit.curate.record import Dropped, Outcome, Record, Step, not_finite
-from prmkit.data.jsonl import write_jsonl
+from prmkit.curate.record import Dropped, Outcome, Record, Step
+from prmkit.data.jsonl import not_finite, write_jsonl
 from prmkit.errors import CheckpointError, ConfigError, DataError
 from prmkit.evaluate.run import data_hash
 

@@ -10,7 +10,7 @@ from typing import Any
 from prmkit.data.convert_config import ConvertConfig
 from prmkit.data.formats import FORMATS, BadRow
 from prmkit.data.formats.base import Format, WriteOptions, language_column
-from prmkit.data.formats.files import grouped, label_type
+from prmkit.data.formats.files import LABEL_COLUMNS, grouped, label_type
 from prmkit.data.formats.roundtrip import check_kept
 from prmkit.data.formats.transform import (
     after_error,
@@ -53,7 +53,7 @@ def convert(source: Source, config: ConvertConfig) -> Conversion:
     """
     target = FORMATS[config.target_format]
     options = config.write_options
-    if options.label_type == "auto" and target.name in ("trl", "openrlhf"):
+    if options.label_type == "auto" and target.name in LABEL_COLUMNS:
         options = replace(options, label_type=label_type(_Run(source, replace(config, on_bad="skip")).solutions()))
     run = _Run(source, config)
     write_jsonl(config.target, run.rows(target, options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,10 +39,31 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     try:
         with aside.open("w", encoding="utf-8", newline="\n") as file:
             for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json_line(row))
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def json_line(row: Mapping[str, Any], *, allow_nan: bool = True) -> str:
+    """One object and the line's end. Half of a surrogate pair, which JSON can state and UTF-8 cannot, stays escaped."""
+    line = json.dumps(row, ensure_ascii=False, allow_nan=allow_nan)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(row, allow_nan=allow_nan)
+    return line + "\n"
+
+
+def not_finite(value: object) -> float | None:
+    """The first NaN or infinity within a value of JSON; None where there is none."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else value
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return next((found for item in value if (found := not_finite(item)) is not None), None)
+    return None
 
 
 def place(path: str | Path, index: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prmkit.data.jsonl import place
+from prmkit.data.jsonl import json_line, place
 from prmkit.errors import CheckpointError, ConfigError, DataError
 from prmkit.evaluate.run import write_result
 
@@ -136,7 +136,4 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    try:
-        return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can state and UTF-8 cannot
-        return (json.dumps(row, allow_nan=False) + "\n").encode()
+    return json_line(row, allow_nan=False).encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -23,13 +23,17 @@ from prmkit.data.formats.base import (
 from prmkit.data.formats.catalog import FORMATS
 from prmkit.data.formats.nearest import NEEDED, nearest_formats, own_id
 from prmkit.data.formats.roundtrip import check_kept
-from prmkit.data.jsonl import parse_line, place, write_jsonl
-from prmkit.data.pairs import make_pairs
-from prmkit.data.types import Group, Pair, Prompt, Solution
+from prmkit.data.jsonl import not_finite, parse_line, place, write_jsonl
+from prmkit.data.pairs import by_prompt, make_pairs
+from prmkit.data.types import Group, Pair, Solution
 from prmkit.errors import DataError
 
 ROW = '{"prompt": "...", "steps": ["...", "..."], "labels": [1, 0]}'
 """What a row may look like, for messages."""
+
+
+LABEL_COLUMNS = ("trl", "openrlhf")
+"""Formats with one column of labels, whose type the labels of the whole file decide."""
 
 
 def read_solutions(
@@ -79,7 +83,9 @@ def read_rows(rows: Iterable[Row | BadRow], format: Format, options: ReadOptions
             continue
         try:
             _check_format(row.fields, format, row.where)
-            yield with_language(row.fields, read(row))
+            found = with_language(row.fields, read(row))
+            _check_finite(found, row.where)
+            yield found
         except DataError as error:
             yield BadRow(where=row.where, reason=str(error), id=own_id(row.fields))
         except ValueError as error:  # what `Solution` refuses
@@ -119,7 +125,7 @@ def write_solutions(
     """
     chosen = lookup(format, FORMATS)
     options = options or WriteOptions()
-    if options.label_type == "auto" and chosen.name == "trl":
+    if options.label_type == "auto" and chosen.name in LABEL_COLUMNS:
         solutions = list(solutions)
         options = replace(options, label_type=label_type(solutions))
     num_rows = 0
@@ -174,11 +180,14 @@ def read_pairs(path: str | Path, *, format: str = "auto", mode: Any = "all", see
 def read_pools(
     path: str | Path, format: str = "auto", *, split: SplitName | None = None, options: ReadOptions | None = None
 ) -> list[Group[Solution]]:
-    """Solutions by prompt: what best-of-N chooses from. Prompts are the same when their ids are."""
-    members: dict[str, tuple[Prompt, list[Solution]]] = {}
-    for solution in read_solutions(path, format=format, split=split, options=options):
-        members.setdefault(solution.prompt.id, (solution.prompt, []))[1].append(solution)
-    return [Group(prompt=prompt, members=tuple(found)) for prompt, found in members.values()]
+    """Solutions by prompt: what best-of-N chooses from. Prompts are the same when their ids are; DataError where different
+    questions have one id."""
+    solutions = read_solutions(path, format=format, split=split, options=options)
+    try:
+        pools = [tuple(solutions[i] for i in members) for members in by_prompt(solutions)]
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return [Group(prompt=members[0].prompt, members=members) for members in pools]
 
 
 def _options(options: ReadOptions | None, split: SplitName | None) -> ReadOptions:
@@ -210,6 +219,16 @@ def _check_format(fields: Fields, format: Format, where: str) -> None:
         f"{where}: the line has the fields {has}, but the file is read as {format.name}{needs} put each format in its own file"
         + (f" (nearest: {near})" if near and not near.startswith(f"{format.name} ") else "")
     )
+
+
+def _check_finite(found: Sequence[Solution], where: str) -> None:
+    """Raises DataError for a number among the further columns that can be read and not be written again."""
+    for solution in found:
+        for name, value in (*solution.meta.items(), *solution.prompt.meta.items()):
+            if (number := not_finite(value)) is not None:
+                raise DataError(
+                    f"{where}: field {name!r} has the number {number}, which JSON cannot hold; write null, or remove the field"
+                )
 
 
 def _json_rows(path: Path) -> Iterator[Row | BadRow]:

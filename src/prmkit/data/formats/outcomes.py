@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -88,8 +89,9 @@ def _ultra_writer(options: WriteOptions) -> Writer:
 
 
 def same_prompt(solution: Solution) -> Hashable:
-    """Neighbours that answer one prompt share a row."""
-    return solution.prompt.id
+    """Neighbours that answer one prompt share a row, which has one place for what is said of the prompt."""
+    prompt = solution.prompt
+    return prompt.id, prompt.answer, json.dumps(dict(prompt.meta), sort_keys=True, default=str)
 
 
 def _unpaired_reader(options: ReadOptions) -> Reader:

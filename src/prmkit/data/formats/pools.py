@@ -188,15 +188,21 @@ def _candidates_reader(options: ReadOptions) -> Reader:
             answer=text_field(fields, "gold", where),
             meta=meta | rest(fields, "id", "question", "gold", "candidates"),
         )
-        found = []
-        for k, candidate in enumerate(list_field(fields, "candidates", where)):
+        found: list[Solution] = []
+        candidates, ids = list_field(fields, "candidates", where), set[str]()
+        if not candidates:
+            raise DataError(f"{where}: field 'candidates' is empty; a question needs at least one, or remove the line")
+        for k, candidate in enumerate(candidates):
             here = f"{where}: candidates[{k}]"
             if not isinstance(candidate, dict):
                 raise DataError(f"{here} is {shown(candidate)}, expected an object")
             steps, separator = split_text(text_field(candidate, "text", here), options.split or "auto")
+            id = f"{name}/{candidate.get('model', k)}"
+            id = f"{id}/{k}" if id in ids else id  # several samples of one model
+            ids.add(id)
             found.append(
                 Solution(
-                    id=f"{name}/{candidate.get('model', k)}",
+                    id=id,
                     prompt=prompt,
                     steps=steps,
                     separator=separator,

@@ -11,7 +11,22 @@ from prmkit.data.formats.catalog import FORMATS
 from prmkit.data.types import Solution
 from prmkit.errors import DataError
 
-FIELDS = ("id", "prompt", "prompt.id", "steps", "text", "separator", "labels", "outcome", "answer", "language", "meta")
+FIELDS = (
+    "id",
+    "prompt",
+    "prompt.id",
+    "prompt.answer",
+    "prompt.task",
+    "prompt.meta",
+    "steps",
+    "text",
+    "separator",
+    "labels",
+    "outcome",
+    "answer",
+    "language",
+    "meta",
+)
 
 
 def check_kept(members: Sequence[Solution], row: Mapping[str, Any], format: Format, options: WriteOptions) -> list[str]:
@@ -59,10 +74,10 @@ def check_kept(members: Sequence[Solution], row: Mapping[str, Any], format: Form
 def differences(before: Solution, after: Solution) -> Iterator[str]:
     """Names of the fields in which two solutions differ; what was empty before cannot be lost."""
     for name in FIELDS:
-        if name == "meta" and before.meta == after.meta:
+        if _value(before, name) == _value(after, name):
             continue
         old, new = field(before, name), field(after, name)
-        if name == "meta":
+        if name.endswith("meta"):
             new = {key: value for key, value in new.items() if key in old}  # what was added is no loss
         if old not in (None, "", {}) and old != new:
             yield name
@@ -72,12 +87,15 @@ def field(solution: Solution, name: str) -> Any:
     """A field as plain JSON."""
     if name == "prompt":
         return [[message.role, message.content] for message in solution.prompt.messages]
-    if name == "prompt.id":
-        return solution.prompt.id
-    value = getattr(solution, name)
-    if name == "meta":
+    value = _value(solution, name)
+    if name.endswith("meta"):
         return json.loads(json.dumps(dict(value)))
     return list(value) if isinstance(value, tuple) else value
+
+
+def _value(solution: Solution, name: str) -> Any:
+    owner, _, leaf = name.rpartition(".")
+    return getattr(solution.prompt if owner else solution, leaf)
 
 
 def stripped(value: Any) -> Any:

@@ -102,7 +102,7 @@ def rating_label(rating: object, where: str, k: int) -> StepLabel:
     """1, 0 and -1 are right, neutral and wrong; null is not rated."""
     if rating is None:
         return None
-    if isinstance(rating, bool) or rating not in RATINGS:
+    if isinstance(rating, bool) or not isinstance(rating, int | float) or rating not in RATINGS:
         raise DataError(f"{where}: the rating of step {k + 1} is {shown(rating)}; PRM800K has -1, 0, 1 and null")
     return RATINGS[int(rating)]
 
