@@ -81,7 +81,8 @@ def test_pack() -> None:
     ]
     assert batch.outcome_B.tolist() == [1.0, 0.0, 0.25]
     assert batch.group_B.tolist() == [0, 0, 1]
-    assert batch.truncated_B.tolist() == [False, True, False]
+    # the second is cut; the third stops without an end token: its last token is text
+    assert batch.truncated_B.tolist() == [False, True, True]
 
 
 def test_pack_gives_the_dtypes_that_the_batch_promises() -> None:
@@ -141,7 +142,7 @@ def test_take_cuts_to_the_longest_row_taken() -> None:
     assert part.step_BT.tolist() == [[-1, 0, 1], [-1, -1, 0]]
     assert part.length_B.tolist() == [3, 3]
     assert part.group_B.tolist() == [1, 0]
-    assert part.truncated_B.tolist() == [False, True]
+    assert part.truncated_B.tolist() == [True, True]
     assert take(batch, torch.tensor([0, 1, 2])).token_BT.shape == (3, 5)
 
 

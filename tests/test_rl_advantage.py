@@ -17,7 +17,7 @@ from prmkit.ops.batch import Batch
 from prmkit.ops.reduce import token_weights
 from prmkit.rl.advantage import ESTIMATOR_BASELINE, Greedy, advantages, greedy_baseline
 from prmkit.rl.algorithm import KL, Algorithm, Outcome, Process
-from prmkit.rl.presets import PRIME_PAPER
+from prmkit.rl.presets import PRESETS, PRIME_PAPER
 from prmkit.rl.step import process_coef
 
 Rows = list[list[float]]
@@ -210,12 +210,10 @@ def test_normalisers_and_their_floor() -> None:
 
 
 def test_each_rank_is_normalised_by_itself() -> None:
-    # rows 0-2: .6; rows 3-4: .9
-    wanted = [*scaled(RETURNS[:3], 1 / 0.6), *scaled(RETURNS[3:], 1 / 0.9)]
+    # the group of rows 0-1: .6; of rows 2-4: .9. Siblings have one unit, even where there are more ranks than groups
+    wanted = [*scaled(RETURNS[:2], 1 / 0.6), *scaled(RETURNS[2:], 1 / 0.9)]
     close(process_result(normaliser="max_return", normaliser_ranks=2), wanted)
-    # more ranks than rows: each row by itself, to the largest |return| of 1
-    each = [[v / max(map(abs, row)) for v in row] for row in RETURNS]
-    close(process_result(normaliser="max_return", normaliser_ranks=8), each)
+    close(process_result(normaliser="max_return", normaliser_ranks=8), wanted)
 
 
 def test_beta_cancels_under_a_normaliser_and_nowhere_else() -> None:
@@ -230,6 +228,15 @@ def test_the_end_token_can_go_without_reward_unless_the_response_was_cut() -> No
     # Without the last reward, but for the cut row 2.
     wanted = [[0.3, 0.2, 0.0], [0.4, 0.0], [0.6, 0.1], [0.3, 0.4, 0.6, 0.0], [0.0]]
     close(process_result(eos_reward=False), wanted)
+
+
+def test_floor_and_normaliser_do_nothing_under_a_baseline_that_divides_by_the_spread() -> None:
+    """As docs/prime.md says; so `prime_grpo` sets neither."""
+    plain = process_result(baseline="group_std")
+    close(process_result(baseline="group_std", normaliser="max_return", floor=100.0), plain, rel=1e-3)
+    grpo = PRESETS["prime_grpo"].process
+    assert (grpo.baseline, grpo.normaliser, grpo.floor) == ("estimator", "none", 0.0)
+    assert PRESETS["prime_dr_grpo"].process.floor == PRESETS["prime"].process.floor > 0
 
 
 def test_the_greedy_baseline_is_placed_like_the_rewards_it_is_taken_from() -> None:
@@ -355,6 +362,14 @@ def test_gae_takes_the_kl_cost_as_a_reward() -> None:
         (
             {"kl": KL(coef=1.0, estimator="k1")},
             'algorithm.kl.estimator = "k1" has no gradient in expectation as a loss',
+        ),
+        (
+            {"advantage": "reinforce", "group_size": 1, "process": Process(coef=1.0, gate="accuracy")},
+            'algorithm.group_size = 1, but process.gate = "accuracy" trusts the PRM for ordering siblings',
+        ),
+        (
+            {"advantage": "reinforce", "group_size": 1, "process": Process(coef=1.0, loss="ce_offset")},
+            'algorithm.group_size = 1, but process.loss = "ce_offset" takes a prompt\'s offset from its siblings',
         ),
         ({"kl": KL(coef=-1.0)}, "algorithm.kl.coef = -1.0 is out of range [0.0, inf]"),
         ({"process": Process(coef=-1.0)}, "algorithm.process.coef = -1.0 is out of range [0.0, inf]"),

@@ -214,6 +214,16 @@ def test_nothing_passes(max_draws: int) -> None:
         assert advice in message
 
 
+def test_a_filter_that_is_off_is_not_blamed() -> None:
+    with pytest.raises(TrainingError) as caught:
+        gather(Scripted({"a": [1, BROKEN, BROKEN, BROKEN]}), 1, filtered(enabled=False))
+    message = str(caught.value)
+    assert message.startswith("no group of 1 sampled in 1 draws has responses enough to learn from: accuracy 1.000, ")
+    assert "within" not in message
+    assert "widen" not in message
+    assert "SFT" not in message
+
+
 def test_nothing_is_decided() -> None:
     with pytest.raises(
         TrainingError, match=r"accuracy unknown, 0% .* error 4 \(the first undecided one: ValueError: boom\)"

@@ -21,6 +21,7 @@ from prmkit.engines.local.prms.load import load_prm
 from prmkit.errors import TrainingError
 from prmkit.ops.prm_loss import best_of_n_weight, group_log_odds
 from prmkit.rl import algorithm as algorithms
+from prmkit.rl.advantage import placed_process
 from prmkit.rl.algorithm import KL, Algorithm, Filter, Outcome, Process
 from prmkit.rl.collect import PromptStream
 from prmkit.rl.learn import value_loss
@@ -96,7 +97,7 @@ OPTIONS: dict[str, tuple[Algorithm, list[Any]]] = {
     "reduce": (FULL, list(get_args(algorithms.Reduce))),
     "filter.low": (FULL, [0.2, 0.5]),
     "filter.high": (FULL, [0.8, 0.4]),
-    "filter.max_draws": (varied(FULL, "filter.low", 0.5), [8, 1]),
+    "filter.max_draws": (varied(FULL, "filter.low", 0.5), [8, 2]),
     "filter.truncated": (FULL, ["keep", "drop_group", "mask"]),
     "filter.enabled": (varied(FULL, "filter.high", 0.4), [True, False]),
     "group_size": (FULL, [4, 3]),
@@ -302,8 +303,8 @@ def test_siblings_are_compared_by_their_scores_before_the_update(loss: Any, upda
     seen = torch.cat([-part.offset_B for part in spy.minibatches]).tolist()
     assert seen == pytest.approx(opponents, abs=1e-5)
     weight_B = torch.cat([part.weight_B for part in spy.minibatches])
-    if loss == "dpo":  # a mean over the 6 rows of each mini-batch
-        assert weight_B.tolist() == pytest.approx([1 / 6] * 12)
+    if loss == "dpo":  # a mean over the rows of each mini-batch, of two groups and of one: siblings stay together
+        assert weight_B.tolist() == pytest.approx([1 / 8] * 8 + [1 / 4] * 4)
     else:  # a sum, with the weight of a best-of-n
         ranked_by = result.batch.outcome_B if loss == "bon_acc" else torch.tensor(q)
         torch.testing.assert_close(weight_B, best_of_n_weight(ranked_by, result.batch.group_B))
@@ -470,6 +471,34 @@ def test_the_gate_multiplies_the_coefficient_by_the_prms_trust() -> None:
                 wanted.append(trust)
     assert max(wanted) > 0
     assert spread["accuracy"] == pytest.approx([t * s for t, s in zip(wanted, spread["none"], strict=True)], rel=1e-4)
+
+
+def test_a_batch_that_measures_nothing_leaves_the_trust_as_it_is() -> None:
+    algorithm = Algorithm(process=Process(coef=1.0, gate="accuracy"), filter=Filter(enabled=False))
+    config = rl_config(algorithm)
+    roles = make_roles(config, AllRight())
+    prm_of(roles).trust = 0.6
+    assert one_step(config, roles).metrics["prm/trust"] == 0.6
+
+
+class AllRight:
+    def verify(self, responses: Any) -> list[Verdict]:
+        return [Verdict(status="ok", reward=1.0) for _ in responses]
+
+
+def test_a_stop_string_is_no_end_token_so_its_reward_is_not_taken() -> None:
+    algorithm = Algorithm(process=Process(coef=1.0, eos_reward=False), filter=Filter(enabled=False))
+    config = rl_config(algorithm, sampling=SamplingParams(max_tokens=48, stop=("=", "1")), prompts_per_step=8)
+    result = one_step(config, make_roles(config))
+    assert result.process is not None
+    placed_BT = placed_process(result.process.reward_BT, result.batch, algorithm.process)
+    seen = set()
+    for i, member in enumerate(m for group in result.collected.kept for m in group.members):
+        last = int(result.batch.length_B[i]) - 1
+        ended = member.rollout.token_ids[-1] == 1  # the tokenizer's end token
+        assert float(placed_BT[i, last]) == (0.0 if ended else float(result.process.reward_BT[i, last]))
+        seen.add((member.rollout.finish, ended))
+    assert seen >= {("stop", True), ("stop", False)}
 
 
 # ---------------------------------------------------------------------------------------------- remax and gae

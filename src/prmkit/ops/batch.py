@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prmkit.data.align import step_of_tokens
 from prmkit.data.steps import Splitter
-from prmkit.data.types import Group, Verified
+from prmkit.data.types import Group, Rollout, Verified
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Batch:
     group_B: Tensor
     """int64: which prompt of the batch a row belongs to; siblings share it."""
     truncated_B: Tensor
-    """bool: the response was cut at max_tokens."""
+    """bool: the response has no end token of its own: it was cut at max_tokens, or ended by a stop string."""
 
 
 BatchT = TypeVar("BatchT", bound=Batch)
@@ -116,5 +116,11 @@ def pack(groups: Sequence[Group[Verified]], split: Splitter) -> Batch:
         behaviour_logp_BT=logp_BT,
         outcome_B=torch.tensor(outcome, dtype=torch.float32),
         group_B=torch.tensor([p for p, _ in rows]),
-        truncated_B=torch.tensor([m.rollout.finish == "length" for _, m in rows]),
+        truncated_B=torch.tensor([not _has_end_token(m.rollout) for _, m in rows]),
     )
+
+
+def _has_end_token(rollout: Rollout) -> bool:
+    """An end token adds nothing to the text, while the last token of a stop string does."""
+    ends = (0, *rollout.token_ends)
+    return rollout.finish != "length" and (len(ends) == 1 or ends[-1] == ends[-2])

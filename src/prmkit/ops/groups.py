@@ -47,6 +47,14 @@ def others_mean(value_B: Tensor, group_B: Tensor) -> Tensor:
     return ((_total(value_B, group_B) - value_B) / (size_B - 1)).to(value_B.dtype)
 
 
+def group_shares(group_B: Tensor, num: int) -> list[Tensor]:
+    """The rows of at most `num` shares of the groups, in order: siblings stay together, whatever the sizes of groups."""
+    _, index_B = torch.unique(group_B, return_inverse=True)
+    num_groups = int(index_B.max()) + 1
+    shares = torch.arange(num_groups, device=group_B.device).tensor_split(min(num, num_groups))
+    return [torch.isin(index_B, share).nonzero().squeeze(1) for share in shares]
+
+
 def group_std(value_B: Tensor, group_B: Tensor) -> Tensor:
     """For each row, the unbiased standard deviation of its group (0 for a group of one)."""
     deviation_B = (value_B - group_mean(value_B, group_B)).square()

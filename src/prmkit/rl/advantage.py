@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prmkit.ops.advantages import outcome_advantage, position_baseline, process_baseline, redistributed
 from prmkit.ops.batch import Batch
+from prmkit.ops.groups import group_shares
 from prmkit.ops.masked import masked_mean, masked_sum, whiten
 from prmkit.ops.policy_loss import kl_estimate
 from prmkit.ops.returns import discounted_return, gae, step_return
@@ -118,7 +119,7 @@ def shaped_process(process_BT: Tensor, batch: Batch, process: Process) -> tuple[
     """Raw process rewards where the granularity puts them, divided by the normaliser; and each row's normaliser."""
     mask_BT, placed_BT = batch.response_mask_BT, placed_process(process_BT, batch, process)
     scale_B = torch.empty_like(batch.outcome_B)
-    for rows in torch.arange(len(scale_B)).tensor_split(min(process.normaliser_ranks, len(scale_B))):
+    for rows in group_shares(batch.group_B, process.normaliser_ranks):
         scale_B[rows] = normaliser_scale(
             placed_BT[rows], mask_BT[rows], process.normaliser, process.floor, eps=1e-6 * process.beta
         )

@@ -46,14 +46,16 @@ class Process:
     """Weight of the process advantage; 0 means outcome only, and then no PRM exists at all."""
     use: Use = "add"
     """`add`: the process advantage is added to the outcome's (PRIME). `redistribute`: the outcome's advantage keeps its sign
-    and its sum over a response, and the process rewards decide which tokens carry it (ops/advantages.py); where the rewards
-    are all equal, as they are at the start, this is exactly the outcome-only algorithm."""
+    and, at outcome.discount 1, its sum over a response, and the process rewards decide which tokens carry it
+    (ops/advantages.py); where the rewards are all equal, as they are at the start, this is exactly the outcome-only
+    algorithm."""
     warmup_steps: int = 0
     """Steps over which `coef` rises linearly from 0. At the start the log-ratio is noise, and a max normaliser would make
     that noise full-scale."""
     gate: Gate = "none"
     """`accuracy`: `coef` is also multiplied by the PRM's trust, a running mean of max(0, 2 * accuracy - 1), its accuracy at
-    ordering siblings it has not learned from yet (`after`); a PRM that is no better than chance then has no say."""
+    ordering siblings it has not learned from yet (`after`); a PRM that is no better than chance then has no say. A batch in
+    which no siblings differ in outcome leaves the trust as it is."""
     discount: float = 1.0
     """Per token from the end backwards; at granularity `step` per step, and not at all inside a step."""
     beta: float = 0.05
@@ -64,9 +66,11 @@ class Process:
     """`max_return` divides by the largest |return-to-go| of the whole batch (released run: of each rank's share); `std` by
     the root mean square of the returns-to-go."""
     normaliser_ranks: int = 1
-    """Contiguous shares of the batch that are normalised apart, as by the data-parallel ranks of the released run (8)."""
+    """Contiguous shares of the batch's groups that are normalised apart, as by the data-parallel ranks of the released run
+    (8)."""
     floor: float = 0.0
-    """Least value of the normaliser, in units of the summed log-ratio times beta."""
+    """Least value of the normaliser, in units of the summed log-ratio times beta. Like the normaliser it does not act under
+    baseline group_std, which divides by a spread of its own."""
     baseline: ProcessBaseline = "estimator"
     """How siblings' process rewards are subtracted (ops/advantages.py). `estimator`: the form that belongs to `advantage`:
     leave_one_out for rloo, group_std for grpo, group for dr_grpo, the greedy response's mean for remax, else none."""
@@ -180,6 +184,17 @@ def _problems(algorithm: Algorithm) -> Iterator[str]:
         )
     if process.loss in SIBLING_LOSSES and algorithm.group_size < 2:
         yield f'algorithm.process.loss = "{process.loss}" needs group_size >= 2'
+    if algorithm.uses_prm and process.gate == "accuracy" and algorithm.group_size < 2:
+        yield (
+            f'algorithm.group_size = {algorithm.group_size}, but process.gate = "accuracy" trusts the PRM for ordering '
+            'siblings, so without them it never would. Set algorithm.group_size = 4 or algorithm.process.gate = "none"'
+        )
+    if algorithm.uses_prm and process.loss == "ce_offset" and algorithm.group_size < 2:
+        yield (
+            f'algorithm.group_size = {algorithm.group_size}, but process.loss = "ce_offset" takes a prompt\'s offset from its '
+            "siblings; of one response it would be the label itself. Set algorithm.group_size = 4 or "
+            'algorithm.process.loss = "ce"'
+        )
     if algorithm.advantage == "gae" and process.baseline not in ("estimator", "none"):
         yield f'algorithm.process.baseline = "{process.baseline}" has no place in gae, whose baseline is the value model'
     if process.use == "redistribute" and algorithm.advantage == "gae":

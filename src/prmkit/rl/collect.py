@@ -64,16 +64,21 @@ def verify(groups: Sequence[Group[Rollout]], verifier: Verifier) -> list[Group[V
     ]
 
 
+def counted(verdict: Verdict, algorithm: Algorithm) -> Verdict:
+    """The verdict as it counts: `unparsed = wrong` turns answers that cannot be read into a reward of 0."""
+    if verdict.status == "unparsed" and algorithm.unparsed == "wrong":
+        return Verdict(status="ok", reward=0.0, detail=verdict.detail)
+    return verdict
+
+
 def decided(group: Group[Verified], algorithm: Algorithm) -> Group[Verified]:
     """The members that can be learned from: what could not be judged is left out, never scored 0.
 
-    `unparsed = wrong` turns answers that cannot be read into a reward of 0; `truncated = mask` leaves cut responses out.
+    Verdicts are as they count (`counted`); `truncated = mask` leaves cut responses out.
     """
     members = []
     for member in group.members:
-        verdict = member.verdict
-        if verdict.status == "unparsed" and algorithm.unparsed == "wrong":
-            verdict = Verdict(status="ok", reward=0.0, detail=verdict.detail)
+        verdict = counted(member.verdict, algorithm)
         cut_out = algorithm.filter.truncated == "mask" and member.rollout.finish == "length"
         if verdict.reward is not None and member.rollout.finish != "error" and not cut_out:
             members.append(Verified(rollout=member.rollout, verdict=verdict))
@@ -144,17 +149,22 @@ def check_finite(groups: Sequence[Group[Rollout]]) -> None:
 def _nothing_passed(sampled: Sequence[Group[Verified]], draws: int, algorithm: Algorithm) -> str:
     members = [m for g in sampled for m in g.members]
     statuses = Counter(m.verdict.status for m in members)
-    rewards = [m.verdict.reward for m in members if m.verdict.reward is not None]
+    rewards = [r for m in members if (r := counted(m.verdict, algorithm).reward) is not None]
     cut = sum(m.rollout.finish == "length" for m in members) / len(members)
     mean = f"{sum(rewards) / len(rewards):.3f}" if rewards else "unknown"
     reason = next((m.verdict.detail for m in members if m.verdict.status in ("error", "timeout", "unparsed")), "")
     bounds = algorithm.filter
+    wanted, about_accuracy, wider = "has responses enough to learn from", "", "raise algorithm.filter.max_draws"
+    if bounds.enabled:
+        wanted = f"passed the filter (mean accuracy within [{bounds.low}, {bounds.high}])"
+        about_accuracy = (
+            "if accuracy is near 0, start from a better SFT model or easier prompts; near 1, take harder prompts; "
+        )
+        wider = "widen algorithm.filter or raise its max_draws"
     return (
-        f"no group of {len(sampled)} sampled in {draws} draws passed the filter (mean accuracy within "
-        f"[{bounds.low}, {bounds.high}]): accuracy {mean}, {cut:.0%} cut at max_tokens, verdicts "
+        f"no group of {len(sampled)} sampled in {draws} draws {wanted}: accuracy {mean}, {cut:.0%} cut at max_tokens, verdicts "
         + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items()))
         + (f" (the first undecided one: {reason})" if reason else "")
-        + ". If many are undecided, mend the verifier; if accuracy is near 0, start from a better SFT model or easier "
-        "prompts; near 1, take harder prompts; if many are cut, raise sampling.max_tokens; otherwise widen algorithm.filter "
-        "or raise its max_draws or the group_size"
+        + f". If many are undecided, mend the verifier; {about_accuracy}if many are cut, raise sampling.max_tokens; "
+        f"otherwise {wider} or the group_size"
     )

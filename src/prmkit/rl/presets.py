@@ -47,9 +47,16 @@ PRIME = replace(RLOO, process=PROCESS)
 
 
 def with_process(algorithm: Algorithm, process: Process = PROCESS) -> Algorithm:
-    """The same algorithm with process rewards; their baseline, and for gae their discount, are those of its estimator."""
-    discount = algorithm.outcome.discount if algorithm.advantage == "gae" else process.discount
-    return replace(algorithm, process=replace(process, baseline="estimator", discount=discount))
+    """The same algorithm with process rewards; their baseline, and for gae their discount, are those of its estimator.
+
+    grpo's baseline divides by the group's spread, after which neither normaliser nor floor would act: there is none.
+    """
+    process = replace(process, baseline="estimator")
+    if algorithm.advantage == "gae":
+        process = replace(process, discount=algorithm.outcome.discount)
+    if algorithm.advantage == "grpo":
+        process = replace(process, normaliser="none", floor=0.0)
+    return replace(algorithm, process=process)
 
 
 PRESETS: dict[str, Algorithm] = {

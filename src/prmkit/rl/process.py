@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prmkit.ops.batch import Batch, LossSum, TokenOutputs, take
+from prmkit.ops.groups import group_mean, group_shares
 from prmkit.ops.masked import masked_mean, masked_sum
 from prmkit.ops.policy_loss import kl_estimate
 from prmkit.ops.prm_loss import (
@@ -117,7 +118,8 @@ class ImplicitPRM:
         reward_BT = implicit_reward(logp_BT, reference_BT, batch.response_mask_BT, self.settings.beta)
         quality = _quality(reward_BT, batch)
         if self.settings.gate == "accuracy":
-            self.trust += (1 - TRUST_MEMORY) * (max(0.0, 2 * quality["accuracy"] - 1) - self.trust)
+            if _outcomes_differ(batch):  # else nothing has been measured
+                self.trust += (1 - TRUST_MEMORY) * (max(0.0, 2 * quality["accuracy"] - 1) - self.trust)
             quality["trust"] = self.trust
         trust = self.trust if self.settings.gate == "accuracy" else 1.0
         kl = None
@@ -155,8 +157,8 @@ class ImplicitPRM:
         return torch.zeros_like(batch.behaviour_logp_BT)
 
     def _rows(self, batch: Batch) -> Sequence[Tensor]:
-        """Contiguous shares, as in the released run (siblings stay together)."""
-        return torch.arange(len(batch.outcome_B)).tensor_split(min(self.num_minibatches, len(batch.outcome_B)))
+        """Contiguous shares, as in the released run; siblings stay together."""
+        return group_shares(batch.group_B, self.num_minibatches)
 
     def _minibatches(self, batch: Batch, reference_BT: Tensor) -> list[PRMBatch]:
         offset_B, emphasis_B = self._group_statistics(batch, reference_BT)
@@ -204,6 +206,11 @@ class ImplicitPRM:
     def _remember(self, minibatches: Sequence[PRMBatch]) -> None:
         keep = self.settings.replay_batches * len(minibatches)
         self.replay = [*self.replay, *minibatches][-keep:] if keep else []
+
+
+def _outcomes_differ(batch: Batch) -> bool:
+    """Whether any two siblings have different outcomes."""
+    return bool((batch.outcome_B != group_mean(batch.outcome_B, batch.group_B)).any())
 
 
 def _quality(reward_BT: Tensor, batch: Batch) -> dict[str, float]:
