@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,8 +93,16 @@ print(count(20000) - 20000 + a + b)
         + SUM,
         "from multiprocessing.dummy import Pool\na = list(map(int, input().split()))\nprint(sum(Pool(2).map(int, a)))",
         "open('x', 'w').write(input())\nprint(sum(map(int, open('/tmp/x').read().split())))",
+        # what is written as the interpreter ends
+        f"import sys, io, atexit\nsys.stdout = io.StringIO()\n{SUM}\n"
+        "atexit.register(lambda: sys.__stdout__.write(sys.stdout.getvalue()))",
+        f"import sys, io\nold, sys.stdout = sys.stdout, io.StringIO()\n{SUM}\nold.write(sys.stdout.getvalue())",
+        "import os\nclass Out:\n    def __init__(self): self.file, self.me = os.fdopen(1, 'w'), self\nout = Out()\n"
+        "print(sum(map(int, input().split())), file=out.file)",
+        f"import sys\n{SUM}\nsys.stdout.close()",
+        f"import sys\n{SUM}\nsys.stdout = None",
     ],
-    ids=range(13),
+    ids=range(18),
 )
 def test_programs_run_as_they_would_elsewhere(verifier: CodeVerifier, program: str) -> None:
     assert statuses(verifier, ADD, program) == ["passed"] * 3
@@ -294,6 +303,67 @@ def f(n):
     ]
     assert report.tests[3].detail == "KeyError: \"'three'\""
     assert report.tests[6].detail == "nine"
+
+
+@pytest.mark.parametrize(
+    ("tests", "expected"),
+    [
+        (asserts("from unittest import TestCase", "t = TestCase()", "t.assertEqual(f(2), 2)"), ["wrong"]),
+        (asserts("assert f(1) == 1", "if f(2) != 2:\n    raise ValueError('two')"), ["passed", "raised"]),
+        (asserts("assert f(1) == 1", "for i in (1, 2):\n    if f(i) != i: raise AssertionError"), ["passed", "wrong"]),
+        (asserts("eq(f(1), 1)", "eq(f(2), 2)", setup="def eq(a, b):\n    if a != b: raise AssertionError"), ["passed", "wrong"]),
+        (asserts("assert f(1) == 1", "{2: 1}[f(2)]", "assert f(1) == 1"), ["passed", "raised"]),
+        (asserts("assert f(1) == 1", "assert f(1) == 1", "{2: 1}[f(2)]"), ["passed", "raised"]),
+        (asserts("from solution import f as g", "assert g(2) == 2"), ["wrong"]),
+    ],
+    ids=range(7),
+)  # fmt: skip
+def test_a_wrong_program_fails_whatever_statement_finds_it(
+    verifier: CodeVerifier, tests: dict[str, Any], expected: list[str]
+) -> None:
+    assert statuses(verifier, tests, "def f(n): return n") == ["passed"] * len(expected)
+    assert statuses(verifier, tests, "def f(n): return 1") == expected
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        asserts("assert f(1) == 1", setup="import absent"),
+        asserts("import absent as a", "assert a.close(f(1), 1)"),
+        asserts("try:\n    import absent as a\nexcept ImportError:\n    pass", "assert a.close(f(1), 1)"),
+        asserts("def same(x, y):\n    from absent import close\n    assert close(x, y)", "same(f(1), 1)"),
+    ],
+    ids=range(4),
+)
+def test_tests_without_what_they_import_decide_nothing(verifier: CodeVerifier, tests: dict[str, Any]) -> None:
+    program = "class a:\n    close = staticmethod(lambda *_: True)\nabsent = a\ndef f(n): return n"
+    assert verifier.verify([(prompt(tests), program)])[0].status == "error"
+    raises = "def f(n): raise ImportError('absent')"  # a program cannot get out of it this way
+    assert statuses(verifier, asserts("assert f(1) == 1"), raises) == ["raised"]
+
+
+def test_packages_are_the_tests_too(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "near.py").write_text("def close(a, b): return abs(a - b) < 0.1")
+    each = "import near\nassert near.close(f(1), 1)"
+    ending = "import near, os\ndef f(n): return near.close(n, 1) or os._exit(0)"
+    with bubblewrap_verifier(packages=str(tmp_path), reward="fraction") as verifier:
+        assert statuses(verifier, asserts(each, "assert near.close(f(1), 1)"), "def f(n): return n") == ["passed"] * 2
+        tests = asserts("import near\nassert near.close(f(2), 1)", "assert near.close(f(1), 1)")
+        assert statuses(verifier, tests, ending) == ["killed", "passed"]
+
+
+def test_statements_that_prepare_have_time_of_their_own() -> None:
+    tests = asserts("assert f(1) == 1", "x = f(2)", "assert x == 2")
+    with bubblewrap_verifier(time_s=1.0) as verifier:
+        assert statuses(verifier, tests, "import time\ndef f(n):\n    time.sleep(0.6)\n    return n") == ["passed"] * 2
+
+
+def test_whole_numbers_that_no_float_holds(verifier: CodeVerifier) -> None:
+    tests: dict[str, Any] = {"fn_name": "f", "inputs": [[400], [2]], "outputs": [10**400, 1.5]}
+    assert statuses(verifier, tests, "def f(n): return 10 ** n") == ["passed", "wrong"]
+    near = {**tests, "float_tolerance": 1e-6}
+    assert statuses(verifier, near, "def f(n): return 10 ** 400") == ["passed", "wrong"]
 
 
 def test_a_test_that_hangs_does_not_take_the_others_along() -> None:

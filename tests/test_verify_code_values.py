@@ -206,7 +206,8 @@ def test_the_format_of_tests_is_told_by_their_keys() -> None:
     assert (lines.inputs, lines.outputs) == ((([1, 2], 3),), ([3],))
     asserts = read_tests({"tests": ["assert f(1) == 2", "x = f(2)", "assert x", "assert True"], "entry_point": "f"})
     assert isinstance(asserts, AssertTests)
-    assert [s.counts for s in asserts.statements] == [True, False, True, False]
+    assert [s.counts for s in asserts.statements] == [True, False, True]
+    assert asserts.statements[-1].source == "assert x\nassert True"  # what follows the last test is a part of it
 
 
 @pytest.mark.parametrize(
@@ -220,10 +221,16 @@ def test_the_format_of_tests_is_told_by_their_keys() -> None:
             "def test_check():\n    assert f(2)",
             [True],
         ),  # as some data sets have it: not one of the tests
-        (["twice(f)", "x = f(1)"], "def same(a, b):\n    assert a == b\ndef twice(g): same(g(1), g(1))", [True, False]),
+        (["twice(f)", "x = f(1)"], "def same(a, b):\n    assert a == b\ndef twice(g): same(g(1), g(1))", [True]),
         (["for n in range(3):\n    assert f(n)", "check(f)"], "", [True, True]),
         (["[same(n, f(n)) for n in (1, 2)]"], "def same(a, b):\n    assert a == b", [True]),
-        (["import asyncio\nasync def t():\n    assert await f(1) == 2\nasyncio.run(t())"], "", [True]),
+        (["import asyncio\nasync def t():\n    assert await f(1) == 2\nasyncio.run(t())"], "", [False, True]),
+        (
+            ["t.assertEqual(f(1), 2)", "if f(1) != 2:\n    t.fail()", "y = f(1)", "assert f(1)"],
+            "",
+            [True, True, False, True],
+        ),
+        (["x = made(3)", "assert f(x)"], "def made(n):\n    if n < 0: raise ValueError\n    return n", [False, True]),
     ],
 )
 def test_a_test_is_what_can_fail_when_it_runs(sources: list[str], setup: str, counts: list[bool]) -> None:

@@ -86,6 +86,7 @@ class Asserts:
             "setup": tests.setup,
             "names": tests.names,
             "shared": tests.classes,
+            "imports": tests.imports,
             "statements": [[statement.source, statement.counts] for statement in tests.statements],
             "first": first,
         }
@@ -121,8 +122,8 @@ class _Run:
         except Closed as error:
             self._over = True
             raise CellError(f"the process of the tests ended: {self._how_the_tests_ended() or error}") from None
-        if "begin" in report:
-            self.begun = True
+        if "begin" in report:  # statements that prepare have a clock of their own, and are not the test's
+            self.begun = self.begun or report["counts"]
             self._watch = self._new_watch()
         return report
 

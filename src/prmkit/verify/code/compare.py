@@ -31,7 +31,10 @@ def _whole(token: str) -> bool:
 
 
 def _close(a: float, b: float, tolerance: float) -> bool:
-    return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
+    try:
+        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
+    except OverflowError:  # a whole number that no float holds is near none
+        return False
 
 
 _STRUCTURES = {"tuple", "dict", "int"}
@@ -60,7 +63,7 @@ def same_value(found: Any, expected: Any, tolerance: float = 0.0) -> bool:
         return found == expected and isinstance(expected, bool | int | float | str | None)
     if not isinstance(expected, int | float):
         return False
-    if math.isnan(found) and math.isnan(expected):
+    if isinstance(found, float) and isinstance(expected, float) and math.isnan(found) and math.isnan(expected):
         return True
     exact = tolerance == 0 or (isinstance(found, int) and isinstance(expected, int))
     return found == expected if exact else _close(found, expected, tolerance)

@@ -242,6 +242,7 @@ class _Asserts:
                 "setup": tests.setup,
                 "names": tests.names,
                 "shared": tests.classes,
+                "imports": tests.imports,
                 "statements": [[statement.source, statement.counts] for statement in tests.statements],
                 "log": self._log,
             }

@@ -70,6 +70,13 @@ class AssertTests:
         """Classes of the problem, whose instances both sides can hold."""
         return tuple(node.name for node in ast.parse(self.prompt).body if isinstance(node, ast.ClassDef))
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """Names that the tests import: never the program's, also where the import fails."""
+        trees = [ast.parse(source) for source in (self.prompt, self.setup, *(s.source for s in self.statements))]
+        found = [node for tree in trees for node in _run(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        return tuple(dict.fromkeys((a.asname or a.name).split(".")[0] for node in found for a in node.names))
+
 
 Tests = StdioTests | CallTests | AssertTests
 
@@ -137,14 +144,28 @@ def _asserts(data: Mapping[str, Any]) -> AssertTests:
         raise DataError(
             f"the test function {idle[0]} is never called, so its asserts would never run; add '{idle[0]}()'"
         )
-    statements = tuple(
-        Statement(source=source, counts=has_assert(tree, checks)) for source, tree in zip(texts, trees, strict=True)
-    )
+    statements = [
+        piece for source, tree in zip(texts, trees, strict=True) for piece in _statements(source, tree, checks)
+    ]
     if not any(statement.counts for statement in statements):
         raise DataError("no test asserts anything")
+    while not statements[-1].counts:  # it has no test after it that its failure could fail
+        *statements, before, last = statements
+        statements.append(Statement(source=f"{before.source}\n{last.source}", counts=before.counts))
     names = data.get("names") or ([data["entry_point"]] if data.get("entry_point") else [])
     names = [*map(str, names), *_names_of_modules(trees, around)]
-    return AssertTests(statements=statements, setup=setup, prompt=prompt, names=tuple(dict.fromkeys(names)))
+    return AssertTests(statements=tuple(statements), setup=setup, prompt=prompt, names=tuple(dict.fromkeys(names)))
+
+
+def _statements(source: str, tree: ast.Module, checks: Set[str]) -> list[Statement]:
+    """A test, after what it imports: other tests may need that too when they run without it."""
+    counts = has_assert(tree, checks)
+    imports: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    if not counts or not imports:
+        return [Statement(source=source, counts=counts)]
+    rest = [node for node in tree.body if node not in imports]
+    parts = [ast.unparse(ast.Module(body=body, type_ignores=[])) for body in (imports, rest)]
+    return [Statement(source=parts[0], counts=False), Statement(source=parts[1], counts=True)]
 
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -169,26 +190,43 @@ def run_names(tree: ast.AST) -> set[str]:
 
 
 def asserting_functions(trees: Sequence[ast.AST]) -> set[str]:
-    """Functions with an assert in them, and those that call them."""
+    """Functions that can fail as a test, and those that call them."""
     functions = [
         node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     found: set[str] = {"check"}
     while True:
-        more = {node.name for node in functions if any(_can_fail(inner, found) for inner in ast.walk(node))} - found
+        more = {node.name for node in functions if _checks(node, found)} - found
         if not more:
             return found
         found |= more
 
 
+def _checks(function: ast.FunctionDef | ast.AsyncFunctionDef, checks: Set[str]) -> bool:
+    """A `raise` alone makes a checking function only by its name or by AssertionError: others raise for bad arguments."""
+    named = function.name.startswith(("test", "check", "assert"))
+    return any(
+        (isinstance(node, ast.Raise) and (named or "AssertionError" in ast.unparse(node)))
+        or (not isinstance(node, ast.Raise) and _can_fail(node, checks))
+        for node in ast.walk(function)
+    )
+
+
 def has_assert(tree: ast.AST, checks: Set[str] = frozenset({"check"})) -> bool:
-    """Whether running it can fail as a test: an assert outside functions that may not hold, or a use of a checking function."""
+    """Whether running it can fail as a test: outside functions an assert that may not hold, a `raise`, a method such as
+    `assertEqual` or `fail`, or a use of a checking function.
+    """
     return any(_can_fail(node, checks) for node in _run(tree))
 
 
 def _can_fail(node: ast.AST, checks: Set[str]) -> bool:
     if isinstance(node, ast.Assert):
         return not (isinstance(node.test, ast.Constant) and node.test.value)
+    if isinstance(node, ast.Raise):
+        return True
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        return name.startswith("assert") or (name in ("fail", "raises") and isinstance(node.func, ast.Attribute))
     return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in checks
 
 
@@ -238,7 +276,7 @@ def _text(value: object, key: str) -> str:
 def _arguments(value: object) -> tuple[Any, ...]:
     if isinstance(value, str):  # LiveCodeBench: one argument a line, each as JSON
         try:
-            return tuple(json.loads(line) for line in value.splitlines() if line.strip())
+            return tuple(json.loads(line) for line in value.split("\n") if line.strip())
         except ValueError as error:
             raise DataError(f"the arguments {value[:80]!r} are not one JSON value a line: {error}") from error
     if not isinstance(value, list | tuple):

@@ -130,8 +130,7 @@ class LocalSandbox:
     def judge(self, tests: Tests, source: str) -> CodeReport:
         """All tests of one program. Raises CellError and Unjudged."""
         config = self._config
-        path = [PACKAGES if self._isolated else config.packages] if config.packages else []
-        with Session(functools.partial(self._start, config), config, path) as session:
+        with self._session(config) as session:
             if isinstance(tests, AssertTests):
                 return self._asserts(session, tests, source)
             if isinstance(tests, CallTests):
@@ -169,8 +168,11 @@ class LocalSandbox:
             return self._testers.get_nowait()
         except queue.Empty:
             memory = max(self._config.memory_mb, _TESTER_MEMORY_MB)
-            config = replace(self._config, memory_mb=memory, packages="")
-            return Session(functools.partial(self._start, config), config, [])
+            return self._session(replace(self._config, memory_mb=memory))
+
+    def _session(self, config: CodeConfig) -> Session:
+        path = [PACKAGES if self._isolated else config.packages] if config.packages else []
+        return Session(functools.partial(self._start, config), config, path)
 
     def _start(self, config: CodeConfig) -> Cell:
         cell = start(bubblewrap(config) if self._isolated else unsafe())

@@ -7,8 +7,10 @@ of job needs. The keeper is no judge. The program may kill it or lie in its name
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import resource
@@ -170,7 +172,8 @@ def _limit(limits: dict[str, int]) -> None:
 
 def _become_main(source: str) -> None:
     """Run a program as if the interpreter had been started with it, then leave as the interpreter would: threads are waited
-    for, exit functions run, output is flushed. Only the interpreter is not torn down, which a fork need not pay for.
+    for, exit functions run, output is flushed, objects of the program go. Only the interpreter is not torn down, which a
+    fork need not pay for.
     """
     main_module = types.ModuleType("__main__")
     main_module.__dict__["__builtins__"] = __builtins__
@@ -180,10 +183,33 @@ def _become_main(source: str) -> None:
         _exit_code(lambda: exec(compile(source, "main.py", "exec"), main_module.__dict__)),
         _exit_code(_wait_for_threads),
         _exit_code(atexit._run_exitfuncs),
-        _exit_code(sys.stdout.flush),
-        _exit_code(sys.stderr.flush),
+        _exit_code(lambda: _flush(sys.stdout, sys.stderr)),
+        _exit_code(lambda: _let_go(main_module.__dict__)),
+        _exit_code(lambda: _flush(sys.stdout, sys.stderr)),
     ]
     os._exit(next((code for code in codes if code), 0))
+
+
+def _flush(*streams: Any) -> None:
+    """A program may have closed them, or put something else or nothing in their places."""
+    for stream in streams:
+        if hasattr(stream, "flush") and not getattr(stream, "closed", False):
+            stream.flush()
+
+
+def _let_go(names: dict[str, Any]) -> None:
+    """What a program holds ends, so that files that it has opened on standard output are written: those first, since of a
+    file in a cycle the inner part may be closed before the outer one is written.
+    """
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    for thing in gc.get_objects():
+        if type(thing) is io.TextIOWrapper:
+            with contextlib.suppress(ValueError):  # it was closed, or taken apart
+                thing.flush()
+    for name in list(names):
+        if name != "__builtins__":
+            names[name] = None
+    gc.collect()
 
 
 def _wait_for_threads() -> None:

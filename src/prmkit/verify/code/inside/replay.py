@@ -60,13 +60,14 @@ def replay_tests(problem: dict[str, Any]) -> dict[str, Frame]:
     log = _Log(problem["log"])
     tests = Tests(problem, log, _OneWay)
     found: dict[str, Frame] = {}
+    failed: Frame | None = None
     if (prepared := tests.prepare())["verdict"] != "passed":
         return {"problem": prepared}
     for number, (source, counts) in enumerate([[problem["setup"], False], *problem["statements"]], start=-1):
         log.turn_to(number)
         random.seed(number)  # tests that draw their arguments draw the same ones each time
         try:
-            verdict = tests.run(source)
+            verdict = failed or tests.run(source)
         except Need as need:
             verdict = {"need": json.loads(str(need))}
         found[str(number)] = verdict
@@ -74,6 +75,8 @@ def replay_tests(problem: dict[str, Any]) -> dict[str, Frame]:
             break
         if not counts and "need" in verdict:
             break
+        if not counts and verdict["verdict"] != "passed":  # as in `run_tests`
+            failed = verdict
     return found
 
 

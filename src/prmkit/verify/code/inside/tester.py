@@ -13,6 +13,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from .host import MODULE
 from .wire import Channel, Closed, Frame, Peer, TooLarge, decode, describe, encode
 
 _PORTION = 256
@@ -94,6 +95,8 @@ class Program:
         self.peer = Peer(channel, self.handle)
         self.namespace, self.shared = namespace, shared
         self.functions: list[Any] = []
+        self.raised: Exception | None = None
+        """The last exception that came from the program."""
 
     def encode(self, value: Any) -> Any:
         """A value as it goes over the wire."""
@@ -108,7 +111,8 @@ class Program:
         except TooLarge as error:
             raise CannotPass(str(error)) from None
         if "ok" not in reply:
-            raise self.exception(reply)
+            self.raised = self.exception(reply)
+            raise self.raised
         return decode(reply["ok"], self.incoming) if operation != "call" else reply["ok"]
 
     def call(self, where: Frame, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -172,12 +176,15 @@ class _Names(dict[str, Any]):
     """Globals of the tests, in which an unknown name is the program's."""
 
     program: Program
+    imports: frozenset[str]
 
     def __missing__(self, name: str) -> Any:
         if hasattr(builtins, name):
             raise KeyError(name)
         if name in sys.stdlib_module_names:
             return importlib.import_module(name)
+        if name in self.imports:
+            raise CannotPass(f"the tests use {name}, which they could not import")
         return StandIn(self.program, {"name": name})
 
 
@@ -193,14 +200,18 @@ class Tests:
     """The source of a problem and its tests, in one namespace.
 
     problem: `prompt` (source of the problem, which knows nothing of the program), `names` (of the program), `setup` (source
-    that may use them), `shared` (classes that both sides have), `statements` ([source, counts]).
+    that may use them), `shared` (classes that both sides have), `imports` (names that are never the program's),
+    `statements` ([source, counts]).
     """
 
     def __init__(self, problem: dict[str, Any], channel: Channel, program: type[Program]) -> None:
         self._problem = problem
         self._names = _Names({"__name__": "tests"})
         self._names.program = program(channel, self._names, tuple(problem["shared"]))
+        self._names.imports = frozenset(problem["imports"])
         sys.modules["tests"] = types.ModuleType("tests")
+        sys.modules[MODULE] = solution = types.ModuleType(MODULE)  # what some tests import the program from
+        vars(solution)["__getattr__"] = self._of_the_program
 
     def prepare(self) -> Frame:
         """Run the problem's own source, and put stand-ins in the places of the program's names."""
@@ -210,6 +221,11 @@ class Tests:
         if verdict["verdict"] == "passed":
             return verdict
         return {"verdict": "error", "detail": f"the problem's own source fails: {verdict.get('detail', '')}"}
+
+    def _of_the_program(self, name: str) -> StandIn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return StandIn(self._names.program, {"name": name})
 
     def run(self, source: str) -> Frame:
         """Run one statement: its verdict, and why."""
@@ -223,7 +239,10 @@ class Tests:
             return {"verdict": "error", "detail": str(error)}
         except Exception as error:
             found = describe(error)
-            return {"verdict": "raised", "detail": f"{found['type']}: {found['text']}"[:300]}
+            detail = f"{found['type']}: {found['text']}"[:300]
+            if isinstance(error, ImportError) and error is not self._names.program.raised:
+                return {"verdict": "error", "detail": f"the tests cannot import what they need, see packages: {detail}"}
+            return {"verdict": "raised", "detail": detail}
         return {"verdict": "passed"}
 
 
@@ -231,6 +250,7 @@ def run_tests(problem: dict[str, Any], channel: Channel, report: Channel) -> Non
     """Wait until the program is loaded, then run statement after statement, reporting each that counts.
 
     problem: as of `Tests`, and `first`: statements before it are done, and run again only if they do not count.
+    A statement that does not count fails the tests after it with what went wrong in it, if anything.
     """
     tests = Tests(problem, channel, Program)
     prepared = tests.prepare()  # before anything of the program is known
@@ -248,14 +268,16 @@ def run_tests(problem: dict[str, Any], channel: Channel, report: Channel) -> Non
     if prepared["verdict"] != "passed":
         report.send(prepared if prepared["verdict"] in ("gone", "error") else {"setup": prepared["detail"]})
         return
+    failed: Frame | None = None
     for number, (source, counts) in enumerate(problem["statements"]):
         if counts and number < problem["first"]:
             continue
-        if counts:
-            report.send({"begin": number})
-        verdict = tests.run(source)
+        report.send({"begin": number, "counts": counts})
+        verdict = failed or tests.run(source)
         if verdict["verdict"] == "gone":
             report.send(verdict)
             return
         if counts or verdict["verdict"] == "error":
             report.send({"end": number, **verdict})
+        elif verdict["verdict"] != "passed":
+            failed = verdict
