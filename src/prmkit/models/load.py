@@ -18,6 +18,7 @@ from prmkit.data.chat import check_tokenizer
 from prmkit.data.prm_spec import base_folder
 from prmkit.errors import ConfigError, ModelError
 from prmkit.models.folders import write_folder_once
+from prmkit.models.logits import check_logits
 from prmkit.models.smollm2 import smollm2_folder
 from prmkit.models.tiny import make_tiny
 
@@ -58,8 +59,6 @@ def load_model(
     folder = resolve_model_path(config.path, work_dir, seed)
     tokenizer = load_tokenizer(folder, chat=chat)
     model = _read_adapter(folder, dtype) if is_adapter(folder) else _read_weights(folder, dtype)
-    if getattr(model.config, "final_logit_softcapping", None):
-        raise ModelError(f"{folder}: final_logit_softcapping is not supported; use a model family without it")
     turn_off_dropout(model)
     known = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > known:
@@ -67,7 +66,9 @@ def load_model(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model knows {known}; "
             "save the tokenizer that belongs to the model"
         )
-    return cast(PreTrainedModel, model.train(False).to(device)), tokenizer
+    model = model.train(False).to(device)
+    check_logits(model, folder)
+    return cast(PreTrainedModel, model), tokenizer
 
 
 def turn_off_dropout(model: torch.nn.Module) -> None:

@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from prmkit.models.logits import logits_multiplier
 from prmkit.ops.batch import Batch, TokenOutputs
 from prmkit.ops.logprobs import token_logprobs
 
@@ -90,11 +91,8 @@ class LanguageModel:
 
     @property
     def logits_multiplier(self) -> float:
-        """The constant that some families multiply their logits by (Cohere: logit_scale; Granite: 1 / logits_scaling)."""
-        config = self.causal_lm.config
-        return float(getattr(config, "logit_scale", None) or 1.0) / float(
-            getattr(config, "logits_scaling", None) or 1.0
-        )
+        """The constant that the family multiplies its logits by."""
+        return logits_multiplier(self.causal_lm)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from prmkit.data.prm_spec import PRMSpec, base_folder
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.errors import ModelError
 from prmkit.models.load import is_adapter, turn_off_dropout
+from prmkit.models.logits import check_logits
 
 READ_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
 """What transformers, PEFT and safetensors raise for a folder that is no good."""
@@ -111,8 +112,7 @@ def one_token(tokenizer: PreTrainedTokenizerBase, text: str, what: str, folder: 
 def check_speech(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Raises ModelError for a language model whose logits cannot be made from its hidden states here, or that lacks tokens."""
     check_vocabulary(tokenizer, model.causal_lm, folder)
-    if getattr(model.causal_lm.config, "final_logit_softcapping", None):
-        raise ModelError(f"{folder}: final_logit_softcapping is not supported; use a model family without it")
+    check_logits(model.causal_lm, folder)
 
 
 def check_separator(tokenizer: PreTrainedTokenizerBase, separator: str, folder: Path) -> None:
