@@ -23,6 +23,12 @@ EXTRACTION = [
     (r"So there are 4. The answer is \boxed{}.", None),  # no answer, and not one that cannot be read
     (r"#### 624" + "\n" + r"The answer is $\boxed{ }$.", "624"),
     (r"$\boxed{}$", None),
+    ("#### 42\n\n## 2 Check the result\nfine", "42"),
+    ("The answer is 42.\n\n### 3 Notes", "42"),
+    ("# 7", "7"),
+    (r"The answer is \frac{1}{2}.", r"\frac{1}{2}"),
+    (r"**Answer:** \sqrt{2}", r"\sqrt{2}"),
+    ("The answer is $30 + $20.", "$30 + $20"),
     ("#### 7\n" + r"\boxed{6}", "6"),  # the box wins
     ("5 + 5 = 10\n#### 10", "10"),
     ("#### 1,234", "1,234"),

@@ -34,6 +34,10 @@ from prmkit.verify.math import judge
         (r"(A) \cup (B)", None),
         ("(A)(B)", None),
         ("5", None),
+        ("A: 5, B: 6", None),
+        ("(A) 5, (B) 6", None),
+        ("(D) both (A) and (B)", Choice(letter="D", text="both (A) and (B)")),
+        ("(D) Smith, J. and Lee", Choice(letter="D", text="Smith, J. and Lee")),
     ],
 )
 def test_which_option_an_answer_is(answer: str, choice: Choice | None) -> None:
@@ -104,6 +108,25 @@ def test_other_letters_beside_the_chosen_one_are_no_list(reference: str, respons
 )
 def test_options_with_texts(reference: str, response: str, reward: float) -> None:
     assert judge(reference, response).reward == reward
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("So the answer cannot be B.", ""),
+        ("Therefore the correct choice is definitely not B.", ""),
+        ("So it isn't B.", ""),
+        ("Thus we eliminate B.", ""),
+        ("We rule out A. So not B.", ""),
+        ("The correct choice is C. So it isn't B.", "C"),
+        ("I pick C rather than B.", "C"),
+        ("So it must be C instead of B.", "C"),
+        ("I choose A over B.", "A"),
+        ("The correct option is C, not B.", "C"),
+    ],
+)
+def test_a_letter_that_is_ruled_out_is_not_chosen(response: str, letter: str) -> None:
+    assert [one for one in "ABC" if judge(one, response).reward == 1.0] == list(letter)
 
 
 def test_the_last_letter_counts_when_asked() -> None:

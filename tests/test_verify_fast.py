@@ -204,13 +204,42 @@ def test_a_factor_of_a_hundred_only_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["2+2", "8-4", r"2 \times 2", "(150 * 2) - 296", "2^2", r"\sqrt{16}", r"\binom{4}{1}"]
+    "answer",
+    [
+        *(
+            "2+2",
+            "8-4",
+            r"2 \times 2",
+            "(150 * 2) - 296",
+            "2^2",
+            r"\sqrt{16}",
+            r"\binom{4}{1}",
+            "x = 2+2",
+            "2+2 apples",
+            "[2+2]",
+        ),
+        *(r"\text{total} = 2 \times 2", r"2 \cdot 2 \text{ m}", r"\displaystyle 2 \cdot 2", r"\sqrt[3]{64}", "$2 + $2"),
+        *(r"{4 \choose 3}", "2 + 2 + x - x", "|-4|", r"\frac{8}{1+1}"),
+    ],
 )
 def test_arithmetic_that_was_not_worked_out(answer: str) -> None:
     assert is_arithmetic(answer)
     assert judge("4", rf"\boxed{{{answer}}}").reward == 1.0
     verdict = judge("4", rf"\boxed{{{answer}}}", options=MathConfig(unevaluated=False))
     assert verdict == Verdict(status="ok", reward=0.0, detail="arithmetic that was not worked out")
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("6000", r"6 \times 10^3"), ("1000000", "10^6"), ("6000", r"6 \cdot 10^{3} \text{ m}"), ("5", "(5)"), ("5", "2+3 = 5"),
+        ("5", r"5^\circ"), ("5", r"5 \text{ m}^2"), ("5", "5 km/h"), ("1/2", r"The probability is \frac{1}{2}"), ("-5", "-5"),
+        ("5", r"\{5\}"), ("5", "She has 5 apples left"),
+    ],
+)  # fmt: skip
+def test_what_is_no_arithmetic(reference: str, answer: str) -> None:
+    assert not is_arithmetic(normalise(answer))
+    assert judge(reference, rf"\boxed{{{answer}}}", options=MathConfig(unevaluated=False)).reward == 1.0
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,69 @@ def test_fast_path(reference: str, answer: str, same: bool | None) -> None:
     assert fast_equal(normalise(reference), normalise(answer)) is same
 
 
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        (r"\boxed{\$10 + \$2}", "12"),
+        (r"\boxed{\$20, \$30}", "20, 30"),
+        ("The answer is between $20 and $30.", ""),
+        (r"\boxed{\$5 million}", ""),
+        ("The answer is $30 - $20.", "10"),
+        ("The answer is $5$.", "5"),
+    ],
+)
+def test_prices_are_no_formulas(answer: str, right: str) -> None:
+    references = ("2", "5", "10", "12", "20", "30", "20, 30")
+    assert [one for one in references if judge(one, answer).reward == 1.0] == ([right] if right else [])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "5 xy",
+        "5 alpha",
+        "5 dx",
+        "5 sinx",
+        "5 factorial",
+        "5 choose two",
+        "5 bn",
+        "5 lakh",
+        "5 ninths",
+        r"5 \text{ sevenths}",
+    ],
+)
+def test_what_is_no_unit_is_not_dropped(answer: str) -> None:
+    assert read_number(answer) is None
+    assert judge("5", rf"\boxed{{{answer}}}").reward == 0.0
+
+
+def test_short_units_are_dropped() -> None:
+    for unit in ("kWh", "lbs", "ft", "mph", "tbsp", "KSH", "sq ft", "km/h", "lb"):
+        assert judge("5", rf"\boxed{{5 {unit}}}").reward == 1.0, unit
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "The answer is that x is negative 25.",
+        "The answer is the square root of 25.",
+        "The answer is the reciprocal of 25.",
+        "The answer is one out of 25.",
+        r"\boxed{a multiple of 25}",
+        r"\boxed{\text{all numbers except } 25}",
+    ],
+)
+def test_words_that_make_it_another_number(answer: str) -> None:
+    """Stricter than math-verify, which takes the number."""
+    assert judge("25", answer).reward == 0.0
+
+
+def test_negative_in_words_is_a_sign() -> None:
+    for answer in (r"\boxed{\text{negative } 5}", "The answer is negative 5.", "#### negative 5"):
+        assert [judge(reference, answer).reward for reference in ("-5", "5")] == [1.0, 0.0], answer
+    assert judge("5", "The answer is 5 negative integers.").reward == 1.0
+
+
 SPELLINGS = [
     "0", "-0", "5", "+5", "- 5", "007", "7", "5.", "5.0", "5.00", ".5", "0.5", "1/2", "2/4", r"\frac12", r"\dfrac{1}{2}",
     r"-\frac{1}{2}", r"\frac{-1}{2}", "-0.5", "1,000", "1000", "1{,}000", r"1,\!000", "1000.0", r"\$5", "$5$", "1,234.50",

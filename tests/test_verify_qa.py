@@ -174,6 +174,10 @@ def test_places_are_a_choice() -> None:
         ("yes", "Answer: yes or no", None),
         ("no", "Answer: No and yes.", None),
         ("yes", "Answer: yes or so", 1.0),
+        ("yes", "Answer: Not true.", 0.0),
+        ("no", "The claim isn't true.", 1.0),
+        ("yes", "Answer: It is not really false", 1.0),
+        ("no", "Answer: No, that is not true.", 1.0),
     ],
 )
 def test_yes_or_no(gold: str, response: str, value: float | None) -> None:

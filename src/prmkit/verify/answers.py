@@ -14,11 +14,13 @@ from collections import deque
 from prmkit.verify.boxes import last_boxes
 from prmkit.verify.phrases import introductions, lower_same_length, with_points
 from prmkit.verify.plain_numbers import PlainNumber, read_number
-from prmkit.verify.spelling import ascii_digits, normalise, same_text
+from prmkit.verify.spelling import PRICES, ascii_digits, normalise, same_text
 
 __all__ = ["PlainNumber", "after_thinking", "extract_answer", "marked_answer", "normalise", "read_number", "same_text"]
 
 _HASH = re.compile(r"(#+)([^#\n]*)")
+_HEADING = re.compile(r"[\d.,)]+\s+[^\W\d_]{2}")
+"""After one to three `#`: `## 2 Check the result`."""
 _JSON_FIELD = re.compile(
     r'"(?:final_)?answer\\?"\s{0,8}:\s{0,8}(?:"((?:[^"\\]|\\.){0,2000}+)"|(-?[\d.,]{1,40}))', re.IGNORECASE
 )
@@ -114,6 +116,8 @@ def _last_hash(text: str) -> tuple[int, str] | None:
         answer = match.group(2).strip()
         if not any(character.isdecimal() for character in answer) and not answer.startswith(_LATEX_BEGINS):
             continue
+        if len(match.group(1)) < 4 and _HEADING.match(answer):
+            continue
         as_latex = len(match.group(1)) == 4 and answer.startswith(_LATEX_BEGINS)
         if as_latex or read_number(normalise(answer)) is not None:
             return match.start(), answer
@@ -169,8 +173,8 @@ def _unescaped(written: str) -> str:
 
 def _clause(text: str, start: int) -> str:
     """What a phrase names: the delimited maths that follows it, or the rest of its sentence."""
-    delimited = _DELIMITED.match(text, start)
     line = text[start : start + _SENTENCE_CHARS].split("\n", 1)[0]
+    delimited = None if PRICES.fullmatch(line) else _DELIMITED.match(text, start)
     if delimited and not _DELIMITED.search(line, max(0, delimited.end() - start)):
         rest = line[max(0, delimited.end() - start) :]
         sign = re.match(r" ?(?:\\?%|percent\b)", rest)
@@ -178,7 +182,8 @@ def _clause(text: str, start: int) -> str:
     line = _HOPE.sub("", line)
     end = _SENTENCE_END.search(line)
     sentence = line[: end.start()] if end else line
-    return _CONNECTIVE.split(sentence, maxsplit=1)[0].strip().strip("*_`\"'\u201c\u201d\\ ")
+    marks = "*_`\"'\u201c\u201d "
+    return _CONNECTIVE.split(sentence, maxsplit=1)[0].strip().lstrip(marks).rstrip(f"{marks}\\")
 
 
 def _bare(text: str) -> str | None:

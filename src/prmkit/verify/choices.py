@@ -34,15 +34,24 @@ _CONCLUSION = re.compile(
     re.IGNORECASE,
 )
 _AFTER_CONCLUSION = re.compile(
-    rf"[^.!?\n]{{0,120}}?(?<![A-Za-z0-9\\'\u2019])\(?({_LETTER})\)?\**(?=[.!?,;:]?(?:\s|$)|\*)(?! (?:[a-z]))"
+    rf"[^.!?\n]{{0,120}}?(?<![A-Za-z0-9\\'\u2019])\(?({_LETTER})\)?\**(?=[.!?,;:]?(?:\s|$)|\*)"
+    r"(?! (?!rather than|instead of|over|and not|but not|not)[a-z])"
 )
+_NEGATED = re.compile(
+    r"\b(?:not|cannot|never|neither|nor|eliminate[sd]?|rul(?:e|es|ed|ing) out|exclude[sd]?|rather than|instead of|over|"
+    r"other than|except)\b|n['\u2019]t\b",
+    re.IGNORECASE,
+)
+"""Before a letter: that it is not the one."""
 _SEVERAL = re.compile(
     rf"(?:options?|choices?|answers?)?\W*({_LETTER})\b((?:(?:\W|\b(?:or|and|und|oder|y|et|ou)\b)+\b{_LETTER}\b)+)\W*",
     re.IGNORECASE,
 )
 """Nothing but letters: `A, B or C`, `(A)(B)`."""
-_ANOTHER_WITH_TEXT = re.compile(rf"(?:[,;/|\n]|\b(?:or|oder|ou)\b|\\q?quad)\s*(?:{_WRAPPED})?\(({_LETTER})\)")
-"""`(A) 5, (B) 6`; not `(D) both (A) and (B)`."""
+_ANOTHER_WITH_TEXT = re.compile(
+    rf"(?:[,;/|\n]|\b(?:or|oder|ou)\b|\\q?quad)\s*(?:{_WRAPPED})?\(?({_LETTER})(?:\)|:(?=\s)|\.(?=\s+[-$\\\d]))"
+)
+"""`(A) 5, (B) 6` or `A: 5, B: 6`; not `(D) both (A) and (B)`."""
 _COMMANDS = re.compile(r"\\(?:text|textbf|textrm|mathbf|mathrm|bf|mbox|q?quad)(?![A-Za-z])")
 _HASH = re.compile(rf"#{{1,4}} ?\(?({_LETTER})\)?(?=[\s.,]|$)")
 _LISTED_CHARS = 300
@@ -67,6 +76,8 @@ def read_choice(answer: str) -> Choice | None:
         return Choice(letter=match.group(1))
     if match := _WITH_TEXT.fullmatch(text):
         letter = next(group for group in match.groups() if group)
+        if set(_ANOTHER_WITH_TEXT.findall(match.group(4))) - {letter}:  # `A: 5, B: 6`
+            return None
         return Choice(letter=letter, text=normalise(match.group(4).rstrip("}")))
     if match := _BARE_WITH_TEXT.fullmatch(text):
         return Choice(letter=match.group(1), text=normalise(match.group(2)))
@@ -93,7 +104,8 @@ def concluded_choice(response: str) -> str | None:
         return None if names_several(line) else marked[-1].group(1)
     places = list(_CONCLUSION.finditer(response))[-_CONCLUSIONS:]
     for place in reversed(places):
-        if match := _AFTER_CONCLUSION.match(response, place.end()):
+        match = _AFTER_CONCLUSION.match(response, place.end())
+        if match and not _NEGATED.search(response, place.end(), match.start(1)):
             said = re.split(r"[.!?\n]", response[place.end() : place.end() + _LISTED_CHARS], maxsplit=1)[0]
             first = _LETTER_WORD.search(said)
             return None if first and names_several(said[first.start() :]) else match.group(1)

@@ -10,9 +10,10 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 
-from prmkit.verify.notations import same_notation
+from prmkit.verify.notations import is_power_of_ten, same_notation
 from prmkit.verify.plain_numbers import PlainList, PlainNumber, read_list, read_number
 from prmkit.verify.spelling import same_text
+from prmkit.verify.units import ODD_PARTS, POWERS
 
 _ROUNDING_MARGIN = Fraction(1, 100_000)
 """Decimals closer than this may be equal once math-verify has rounded them to 6 places: it has to say."""
@@ -29,10 +30,19 @@ _PROSE_NUMBER = re.compile(
 _QUALIFIED = re.compile(
     r"\b(?:not|no|least|most|more|less|fewer|than|between|or|and|to|about|approximately|nearly|over|under|up|times|hundred|"
     r"thousand|million|billion|dozen|half|third|quarter|squared|cubed|plus|minus|remainder|modulo|mod|each|every|per|base|root|"
-    r"pi)\b|[\\^=<>*+_]",
+    r"pi|square|cube|reciprocal|inverse|opposite|multiples?|factors?|divisors?|divisible|divided|powers?|logarithm|double|triple|"
+    rf"except|out|one|{'|'.join((*ODD_PARTS, *POWERS))})\b|[\\^=<>*+_]",
     re.IGNORECASE,
 )
 """Words and signs that make the number of a sentence another one: `at least 5`, `5 or 6`, `5 million`."""
+_ANOTHER_NUMBER = re.compile(
+    r"\b(?:(?:squares?|cubes?|roots?|reciprocals?|inverse|opposite|multiples?|factors?|divisors?|powers?|logarithm|double|triple|"
+    r"half) of|except(?: for)?|other than|divided by|divisible by|out of|one in)"
+    r"(?: the)?(?: numbers?)? ?(?:\\(?:text|textrm|mathrm|mbox)\{|\} ?)*[-+]?[$€£]?\.?\d"
+    rf"|\d ?(?:\\(?:text|textrm|mathrm|mbox)\{{ ?)?(?:{'|'.join(ODD_PARTS)})\b",
+    re.IGNORECASE,
+)
+"""Words that surely make the number beside them another one."""
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' ,;.!-]{2,}")
 _NUMBER_WORDS = frozenset(
     [
@@ -97,14 +107,21 @@ _NUMBER_WORDS = frozenset(
         *("infty", "infinity", "sqrt", "exp", "log", "ln", "sin", "cos", "tan"),
     ]
 )
-_ARITHMETIC = re.compile(
-    r"(?:[\d.,\s+*/^!(){}\u00d7\u00f7\u00b7-]|\\(?:times|cdot|div|frac|sqrt|binom|left|right|[(){},!; ]))+", re.ASCII
+_LAYOUT = re.compile(
+    r"\\(?:displaystyle|mathbin|mathrel|mathrm|[bB]igg?[lrm]?|lbrace|rbrace|[(){}\[\],;:! ])|[\s{}()\[\]$]"
 )
-
-
+_NO_OPERAND = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\{(?!\d)[^{}]*\}(?: ?\^ ?\{?\d\}?)?|\^ ?\{? ?\\circ ?\}?"
+    r"|(?<![\\A-Za-z])[A-Za-z]{2,}"
+)
+"""Units and words, with which nothing is calculated."""
+_FRACTION = re.compile(r"\\frac(?:\{-?\d+\}\{\d+\}|\d\d)")
+_OPERATION = re.compile(
+    r"[\w.%!|](?:[+*/^\u00d7\u00f7\u00b7-]|\\(?:times|cdot|div|ast|bullet|star))[-+|]*[\w.\\]|\w!|\|[^|]*\d[^|]*\||\\frac"
+)
 _OPERATORS = re.compile(
-    r"\\(?:sum|prod|int|iint|lim|log|ln|exp|sin|cos|tan|cot|arc(?:sin|cos|tan)|gcd|lcm|max|min|lfloor|lceil|b?mod|pmod|det|binom)"
-    r"(?![A-Za-z])"
+    r"\\(?:sum|prod|int|iint|lim|log|ln|exp|sin|cos|tan|cot|arc(?:sin|cos|tan)|gcd|lcm|max|min|lfloor|lceil|b?mod|pmod|det|binom"
+    r"|choose|sqrt|lvert|vert)(?![A-Za-z])"
 )
 
 
@@ -174,11 +191,21 @@ def is_only_words(answer: str, reference: PlainNumber) -> bool:
     return not _NUMBER_WORDS.intersection(re.findall("[a-z]+", answer.lower()))
 
 
+def names_another_number(answer: str) -> bool:
+    """Whether an answer says by words that it is not the one number in it: `the reciprocal of 25`, `a multiple of 5`."""
+    return _ANOTHER_NUMBER.search(answer) is not None and len(re.findall(r"\d[\d.,]*", answer)) == 1
+
+
 def is_arithmetic(answer: str) -> bool:
-    r"""Whether an answer is a calculation that was not worked out: `2+2`, `5!`, `3 \times 4`, `\int_0^1 2x dx`."""
-    if read_number(answer) is not None or not any(c.isdigit() for c in answer):
+    r"""Whether an answer is a calculation that was not worked out: `2+2`, `x = 3 \times 4`, `5! m`, `\int_0^1 2x dx`.
+
+    Powers of ten (`6 \times 10^3`) are a notation.
+    """
+    right = answer.rpartition("=")[2].strip()
+    if read_number(right) is not None or is_power_of_ten(right) or not any(c.isdigit() for c in right):
         return False
-    return _ARITHMETIC.fullmatch(answer) is not None or _OPERATORS.search(answer) is not None
+    plain = _LAYOUT.sub("", _NO_OPERAND.sub(",", _FRACTION.sub("1", right)))
+    return _OPERATION.search(plain) is not None or _OPERATORS.search(right) is not None
 
 
 def _same_numbers(a: PlainNumber, b: PlainNumber) -> bool | None:

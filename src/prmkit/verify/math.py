@@ -18,9 +18,9 @@ from prmkit.config import MathConfig
 from prmkit.data.types import Verdict
 from prmkit.verify.answers import after_thinking, extract_answer, marked_answer
 from prmkit.verify.choices import Choice, concluded_choice, last_choice, read_choice, same_choice
-from prmkit.verify.exact import fast_equal, is_arithmetic, is_only_words, read_pair
+from prmkit.verify.exact import fast_equal, is_arithmetic, is_only_words, names_another_number, read_pair
 from prmkit.verify.plain_numbers import PlainNumber, read_number
-from prmkit.verify.spelling import normalise
+from prmkit.verify.spelling import PRICES, normalise
 
 __all__ = [
     "Comparison",
@@ -104,6 +104,8 @@ def math_verify_verdict(item: Comparison) -> Verdict:
     """
     a, b = read_pair(item.reference, item.answer)
     if a is not None and b is None and is_only_words(item.answer, a):
+        return _decided(False)
+    if a is not None and b is None and names_another_number(item.answer):  # math-verify reads `cube of 5` as 5
         return _decided(False)
     if _UNEQUAL.search(item.answer) and not _UNEQUAL.search(item.reference):  # math-verify reads `\neq 5` as 5
         return _decided(False)
@@ -193,6 +195,8 @@ def _parsed(text: str, number: PlainNumber | None) -> tuple[Any, ...]:
     Kept, since the answers to one question have one reference.
     """
     parse, _ = _math_verify()
+    if PRICES.fullmatch(text):
+        text = text.replace("$", "")
     if number is not None:
         source = rf"\boxed{{{number.text}}}"
     elif "$" in text:  # prose with maths in it

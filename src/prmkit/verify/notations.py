@@ -36,6 +36,11 @@ def same_notation(reference: str, answer: str) -> bool | None:
     return None if left is None or right is None else left == right
 
 
+def is_power_of_ten(text: str) -> bool:
+    r"""Whether a normalised answer is a number times a power of ten: `6 \times 10^3`, `10^6`, `6e3`."""
+    return _scientific(text) is not None
+
+
 def _value(text: str, scientific: tuple[Fraction, bool] | None) -> Fraction | None:
     if scientific is not None:
         return scientific[0]

@@ -54,6 +54,9 @@ _OPENING = re.compile(r"\u662f(?!\u5426)|\u4e0d\u662f|\u5426|\u306f\u3044|\u3044
 """The same where a sentence goes on without a space; "\u662f\u5426" asks."""
 _PLAIN_POLARITY = {"yes": True, "true": True, "no": False, "false": False}
 
+_NEGATIONS = frozenset(("not", "never", "isnt", "arent", "wasnt", "werent", "cannot", "cant", "doesnt"))
+"""As `normalise` leaves them."""
+
 _FIRST_LETTER = re.compile(
     r"(?:(?:the|correct|options?|choices?|answers?|is|are)\s+)*[(\[]?([A-Za-z])[)\]]?(?=$|[\s.:,;)\]&/-])"
 )
@@ -176,7 +179,7 @@ def _yes_no(gold: Sequence[str], answer: str) -> Verdict:
     if len(wanted) != 1 or None in wanted:
         return _unparsed(f"the reference {_shown(' / '.join(gold))} is neither yes nor no")
     words = normalise(answer).split()
-    said = {_POLARITY[word] for word in words if word in _POLARITY}
+    said = {_POLARITY[word] != _negated(words, i) for i, word in enumerate(words) if word in _POLARITY}
     if len(words) > 2 and words[0] in _POLARITY and words[1] in ("or", "and") and words[2] in _POLARITY:
         said = {_POLARITY[words[0]], _POLARITY[words[2]]}
     elif words and words[0] in _POLARITY:
@@ -186,6 +189,11 @@ def _yes_no(gold: Sequence[str], answer: str) -> Verdict:
     if len(said) == 2:
         return _unparsed(f"the answer {_shown(answer)} says both yes and no")
     return _decided(float(said == wanted), answer)
+
+
+def _negated(words: Sequence[str], place: int) -> bool:
+    """Whether a truth is denied: `not true`, `isn't really false`."""
+    return words[place] in ("true", "false") and not _NEGATIONS.isdisjoint(words[max(0, place - 2) : place])
 
 
 def _choices(prompt: Prompt) -> dict[str, str]:

@@ -21,6 +21,8 @@ _WRAPPERS: tuple[re.Pattern[str], ...] = tuple(
 )
 _DELIMITED_NUMBER = re.compile(r"\$([-+]?[\d.,/ ]{1,40})\$( ?[^$\\]*)")
 """`$28$ percent`: the sign or unit stands outside."""
+PRICES = re.compile(r"[^$]*(?:\$(?=\.?\d)[^$]*)+")
+"""A text in which each dollar sign stands before a number, and so delimits no formula."""
 _DOUBLED_BACKSLASH = re.compile(r"\\\\(?=[A-Za-z({\[\])}])")
 _ROWS = re.compile(r"matrix|array|cases|\\\\ |\\\\$", re.MULTILINE)
 """Where two backslashes begin a row, they are no doubled one."""
@@ -35,6 +37,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<!\\)\\[,;: ]|[~\u00a0\u2009\u202f]|\s+", " "),
         (r"\{,\}", ","),
         (r"\\([%$])", r"\1"),
+        (r"(?<![A-Za-z-])(?:[Nn]egative |\\(?:text|textrm|mathrm|mbox)\{ ?[Nn]egative ?\} ?)(?=[$€£]?\.?\d)", "-"),
         (r" {2,}", " "),
     )
 )

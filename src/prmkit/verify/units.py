@@ -25,6 +25,28 @@ UNIT = (
 )
 """Groups `degree`, `latex_unit` with its `latex_words`, and `words` with `per`."""
 
+_ODD_PARTS = (
+    "factorial factorials choose permute doubled tripled halved sevenths ninths eleventh elevenths twelfth twelfths sixteenth "
+    "sixteenths twentieth twentieths thirtieth thirtieths"
+)
+ODD_PARTS = tuple(_ODD_PARTS.split())
+"""Words after a number that surely make it another one, besides common ones that also count things: `3 dozen`, `5 quarters`."""
+_POWERS = "lakh lakhs crore crores trillions bn mn mln mrd tn"
+POWERS = tuple(_POWERS.split())
+"""Of ten, besides the common ones."""
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron rho sigma tau upsilon phi chi omega "
+    "varepsilon vartheta varphi"
+)
+_NO_VOWEL = re.compile("[b-df-hj-np-tv-z]{2,4}")
+_FUNCTION = re.compile("(?:sin|cos|tan|cot)[abhnptuxy]?")
+"""Two to four small letters that are more likely variables or a function than a unit; `y` is no vowel here."""
+_SHORT_UNITS = (
+    "mm cm dm km mg kg ml cl dl lb lbs ft hr hrs yr yrs yd yds wk wks mth mths mph kph kmh kmph kwh rpm bps kw hz khz mhz ghz kj "
+    "kn db kb mb gb tb kbps mbps ms ns nm ly pt pts qt qts tsp tbsp tbs pcs pc pp sq cc cts ct hp pm st nd rd th ppm bbl cwt dry "
+    "fly sky spy gym gyms myth try"
+)
+_KNOWN = frozenset(_SHORT_UNITS.split())
 _ENGLISH = (
     "hundred thousand million billion trillion hundreds thousands millions billions dozen dozens score half halves third "
     "thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh eighth eighths ninth tenth tenths hundredth "
@@ -36,7 +58,7 @@ _OTHERS = (
     "milliarden dutzend тысяч тысяча тысячи миллион миллиона миллионов elfu laki und oder y o et ou или na au prozent procent "
     "porciento pourcent asilimia процент процентов"
 )
-_NOT_UNITS = frozenset((*_ENGLISH.split(), *_OTHERS.split(), "\u0438"))
+_NOT_UNITS = frozenset((*_ENGLISH.split(), *ODD_PARTS, *POWERS, *_GREEK.split(), *_OTHERS.split(), "\u0438"))
 """Words that scale a number or belong to a formula, so they may not be dropped."""
 _SCALES = re.compile(
     "[十百千万萬亿億兆半倍分割且或和与]|パー|พัน|ล้าน|หมื่น|แสน|ร้อย|โหล|হাজার|লক্ষ|লাখ|কোটি|শত|వేల|లక్ష|కోటి|మిలియన్|శాత"
@@ -46,6 +68,9 @@ _SCALES = re.compile(
 
 def is_unit(words: str) -> bool:
     """Whether words after a number may be dropped."""
+    plain = re.sub("[~./]", " ", words).split()
     return not (
-        _SCALES.search(words) or _NOT_UNITS.intersection(words.replace("~", " ").replace(".", " ").lower().split())
+        _SCALES.search(words)
+        or _NOT_UNITS.intersection(word.lower() for word in plain)
+        or any((_NO_VOWEL.fullmatch(word) or _FUNCTION.fullmatch(word)) and word not in _KNOWN for word in plain)
     )
