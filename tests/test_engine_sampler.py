@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 import torch
 from engine_models import FAMILIES, QUESTIONS, TOKENIZER, logprobs_of_rollout, own_logprobs, question, random_model
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from prmkit.data.types import Group, Rollout, SamplingParams
 from prmkit.engines.local.language_model import LanguageModel
@@ -181,6 +187,25 @@ def test_a_stop_string_ends_the_response_and_stays_in_it(stop: tuple[str, ...]) 
         found = [rollout.text.index(s) + len(s) for s in stop if s in rollout.text]
         assert bool(found) == (rollout in by_string)
         assert not found or min(found) == len(rollout.text)  # nothing comes after it
+
+
+def byte_level_tokenizer() -> Any:
+    """One token for each byte, as byte-level BPE falls back to for rare characters, and a special token beside the end."""
+    letters = sorted(bytes_to_unicode().values())
+    own = Tokenizer(BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    own.pre_tokenizer, own.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    made = PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<eos>", chat_template="{{ messages[0].content }}")
+    made.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    return made
+
+
+@pytest.mark.parametrize("stop", ["答案", "✅", "∎", "Ответ", "\n\n", "<turn>", "so <turn>"])
+def test_a_stop_string_is_seen_whatever_tokens_it_is_made_of(stop: str) -> None:
+    tokenizer = byte_level_tokenizer()
+    made = LocalSampler(LanguageModel(model=random_model()), tokenizer)
+    ids = tokenizer("é 42. " + stop, add_special_tokens=False)["input_ids"]
+    params = SamplingParams(stop=("never", stop))
+    assert [made._has_ended(ids[: k + 1], params) for k in range(len(ids))] == [False] * (len(ids) - 1) + [True]
 
 
 def test_a_prompt_that_does_not_fit_is_named_before_anything_is_sampled() -> None:

@@ -19,6 +19,9 @@ from prmkit.errors import SamplingError
 LEAVING_SHARE = 0.25
 """Ended rows leave once they are this share of the batch: dropping them copies the cache, so not at every token."""
 
+SPARE_TOKENS = 8
+"""How many more tokens are looked at for a stop string than could hold it."""
+
 
 class LocalSampler:
     """Samples from the policy's own weights: no copy, no version lag."""
@@ -31,6 +34,7 @@ class LocalSampler:
         self.plain = is_plain(model) and all_positions_kept(model)
         """Whether decoding takes the short way (the results are the same)."""
         self.end_ids = frozenset(end_token_ids(model.causal_lm, tokenizer))
+        self.special_texts = frozenset(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)
 
     def sample(self, prompts: Sequence[Prompt], *, n: int, params: SamplingParams, seed: int) -> list[Group[Rollout]]:
         """n rollouts for each prompt, in prompt order; the same weights, prompts and seed give the same rollouts.
@@ -121,9 +125,24 @@ class LocalSampler:
         return token_ids[-1] in self.end_ids or bool(params.stop and self._stopped(token_ids, params))
 
     def _stopped(self, token_ids: list[int], params: SamplingParams) -> bool:
-        # A stop string of k characters ends inside the last k tokens (a token has at least one character; more to be safe).
-        tail = self.tokenizer.decode(token_ids[-2 * max(map(len, params.stop)) :], skip_special_tokens=True)
-        return any(stop in tail for stop in params.stop)
+        # A stop string of k bytes lies inside the last k tokens: a token may be less than a character, but not than a byte.
+        # More to be safe, for special tokens that have no text and for a character that the window cuts.
+        window = token_ids[-SPARE_TOKENS - 2 * max(len(stop.encode()) for stop in params.stop) :]
+        tail = self._text(window, skip_special_tokens=True)
+        return any(
+            stop in (self._text(window, skip_special_tokens=False) if self._names_special(stop) else tail)
+            for stop in params.stop
+        )
+
+    def _text(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
+        text: str = self.tokenizer.decode(
+            token_ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def _names_special(self, stop: str) -> bool:
+        """Whether the stop string holds a special token, which the text of a response leaves out."""
+        return any(special in stop for special in self.special_texts)
 
     def _rollout(
         self,
