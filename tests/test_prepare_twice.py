@@ -198,6 +198,29 @@ def test_evaluation_questions_are_found_whole_and_in_part(tmp_path: Path) -> Non
     assert outcome.notes["evaluation questions compared with"] == 2
 
 
+def test_short_evaluation_questions_are_found_within_others(tmp_path: Path) -> None:
+    path = write(tmp_path / "eval.jsonl", [{"question": "Factor $x^2+2$.", "answer": "1"}])
+    rows = [
+        record("Factor $x^2+2$.\n\nPresent the answer in LaTex format: \\boxed{Your answer}", name="suffix"),
+        record("Question: factor x^2 + 2", name="prefix"),
+        record("Factor $x^2+2x+1$.", name="longer formula"),
+        record("Factor $x^2+3$ and add 2.", name="other"),
+    ]
+    outcome = contamination_step(ContaminationConfig(against=(str(path),)))(rows)
+    assert reasons(outcome) == {"suffix": "overlap", "prefix": "overlap"}
+    assert outcome.dropped[0].more["evaluation"]["words"] == "factor x ^ 2 + 2"
+
+
+def test_the_last_turn_is_compared_where_it_is_not_the_question(tmp_path: Path) -> None:
+    path = write(tmp_path / "eval.jsonl", EVALUATION)
+    rows = [
+        record("See the turns", name=name, messages=(Message(role="user", content=text),))
+        for name, text in (("long", LONG), ("short", "Compute 2+2."), ("other", "Compute 2+3."))
+    ]
+    outcome = contamination_step(ContaminationConfig(against=(str(path),)))(rows)
+    assert reasons(outcome) == {"long": "same_question", "short": "same_question"}
+
+
 def test_only_the_named_part_of_an_evaluation_set_counts(tmp_path: Path) -> None:
     rows = [
         {"lang": code, "id": 1, "question": text, "answer": "3"}
