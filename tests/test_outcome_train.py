@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from engine_models import TOKENIZER
+from prm_models import skywork_model
 from rl_setup import digest, micro_model, scratch
 from safetensors.torch import load_file
 from stepwise_setup import SOLUTIONS, family_folder, outcome_config, solved, stepwise_config
@@ -157,6 +158,14 @@ def test_a_reward_model_of_another_kind_is_not_gone_on_with(tmp_path: Path) -> N
     learner_of(load_stepwise(stepwise_config(), scratch()), OptimizerConfig(), 0).save(tmp_path / "prm")
     with pytest.raises(ConfigError, match="holds a reward model of the family token_classification, not value_head"):
         start(outcome_config(path=tmp_path / "prm"))
+
+
+def test_a_published_value_head_is_gone_on_with(tmp_path: Path) -> None:
+    _, head_D1 = skywork_model(tmp_path / "skywork")
+    _, loaded = start(outcome_config(path=tmp_path / "skywork", separator="\n"))
+    assert torch.equal(loaded.model.head.weight[0], head_D1[:-1])
+    assert torch.equal(loaded.model.head.bias, head_D1[-1:])
+    assert all(parameter.requires_grad for _, parameter in loaded.model.trainable()[-2:])
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "cohere", "gemma", "qwen3"])

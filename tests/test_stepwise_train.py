@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from engine_models import TOKENIZER
+from engine_models import GROUPED, TOKENIZER
+from prm_models import classifier, process_reward_model, skywork_model
 from rl_setup import digest, micro_model, scratch
 from stepwise_setup import SOLUTIONS, family_folder, solved, stepwise_config
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, MixtralConfig, MixtralForCausalLM
 
 import prmkit
 from prmkit.cli.main import main
@@ -360,6 +361,50 @@ def test_a_classifier_of_trl_can_be_gone_on_with(tmp_path: Path) -> None:
         ConfigError, match=r"neutral = 'class' means 3 classes, but .* has 2; set neutral as it was trained"
     ):
         start(replace(config, neutral="class"))
+
+
+def test_a_head_whose_first_class_is_right_goes_on_the_right_way_round(tmp_path: Path) -> None:
+    """Without prm.json its names tell the order; what is saved has the order and the names of prm.json."""
+    names = {0: "Correct", 1: "Incorrect"}
+    classifier(tmp_path / "hub", id2label=names, label2id={name: i for i, name in names.items()})
+    before = prmkit.load_prm(tmp_path / "hub", device="cpu").score_all(SOLUTIONS)
+    learner, _ = start(stepwise_config(path=tmp_path / "hub", separator="\n"))
+    learner.save(tmp_path / "prm")
+    assert prmkit.load_prm(tmp_path / "prm", device="cpu").score_all(SOLUTIONS) == before
+    (tmp_path / "prm" / "prm.json").unlink()
+    assert prmkit.load_prm(tmp_path / "prm", device="cpu").score_all(SOLUTIONS) == before
+    classifier(tmp_path / "hub", id2label={0: "B-PER", 1: "I-PER"}, label2id={"B-PER": 0, "I-PER": 1})
+    with pytest.raises(ModelError, match=r"which of the head's 2 classes \['B-PER', 'I-PER'\] means right is not told"):
+        start(stepwise_config(path=tmp_path / "hub", separator="\n"))
+
+
+@pytest.mark.parametrize("form", ["head", "label_tokens"])
+def test_a_published_head_that_training_cannot_go_on_with_is_refused(tmp_path: Path, form: str) -> None:
+    process_reward_model(tmp_path / "qwen")
+    skywork_model(tmp_path / "skywork")
+    with pytest.raises(
+        ConfigError, match="holds a head of two layers, which is not trained here, and it would be lost"
+    ):
+        start(stepwise_config(path=tmp_path / "qwen", form=form))
+    with pytest.raises(
+        ConfigError, match="holds a head of the family value_head, and it would be lost; take a language"
+    ):
+        start(stepwise_config(path=tmp_path / "skywork", form=form))
+
+
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")  # PEFT's own, of its own patterns
+def test_adapters_on_experts_are_merged_into_what_is_saved(tmp_path: Path) -> None:
+    shape: dict[str, Any] = {**GROUPED, "num_local_experts": 2, "num_experts_per_tok": 1}
+    MixtralForCausalLM(MixtralConfig(**shape)).save_pretrained(tmp_path / "base")
+    TOKENIZER.save_pretrained(tmp_path / "base")
+    config = stepwise_config(path=tmp_path / "base", lora_rank=2)
+    learner, loaded = start(config)
+    randomised(loaded)
+    rows = rows_of(config)
+    logp_BTC = class_logprobs(learner, step_batch(rows), 2)
+    learner.save(tmp_path / "prm")
+    plain = plain_class_probabilities(tmp_path / "prm", config, SOLUTIONS[0])
+    assert logp_BTC[0, rows[0].read_at[1]].exp().tolist() == pytest.approx(plain[1], abs=1e-5)
 
 
 def test_an_adapter_leaves_its_base_as_it_was(tmp_path: Path) -> None:

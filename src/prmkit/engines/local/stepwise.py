@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,6 +20,8 @@ from prmkit.engines.local.attention import attend_in_float32_when_short
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.learner import LocalLearner, TokenModel
 from prmkit.engines.local.prms import values
+from prmkit.engines.local.prms.classes import class_senses
+from prmkit.engines.local.prms.families import own_head
 from prmkit.engines.local.prms.reading import check_vocabulary, one_token, read_weights
 from prmkit.engines.local.roles import lora_config, narrow_linears, refuse_adapter
 from prmkit.engines.local.save import save_adapter, save_full, save_value_model
@@ -177,7 +179,7 @@ def load_outcome(config: OutcomeConfig, work_dir: Path) -> Loaded:
     causal, tokenizer = load_model(settings, work_dir=work_dir, seed=config.seed, chat=spec.chat)
     body = _speaker(causal, settings, config.seed, folder)
     size = int(causal.config.get_text_config().hidden_size)
-    trained = (folder / values.OWN).is_file()
+    trained = (folder / values.OWN).is_file() or own_head(folder) == "value_head"
     head = values.value_head(folder, size).to(body.device) if trained else zero_head(size, body.device)
     return Loaded(model=EndValueModel(body=body, head=head), tokenizer=tokenizer, spec=spec)
 
@@ -197,7 +199,8 @@ def save_stepwise(loaded: Loaded, path: Path) -> None:
         case EndValueModel():
             save_value_model(model, tokenizer, path)
         case StepClassifier() if model.body.adapter is not None:
-            merged_copy(model.body.causal_lm, model.body.adapter).save_pretrained(path)
+            # a copy: merging in place and taking it out again would change the base's weights by rounding
+            deepcopy(model.body.model).float().merge_and_unload().save_pretrained(path)
             tokenizer.save_pretrained(path)
         case _:
             save = save_full if model.body.adapter is None else save_adapter
@@ -244,39 +247,29 @@ def head_name(classifier: Any, where: object) -> str:
     return str(names[0])
 
 
-def merged_copy(model: Any, adapter: str) -> Any:
-    """The same class of model with the adapter's product added to each weight; `model` itself stays as it is.
-
-    Merging in place and taking it out again would change the base's weights by rounding.
-    """
-    state: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        owner, _, leaf = name.rpartition(".base_layer.")
-        if owner:
-            added = model.get_submodule(owner).get_delta_weight(adapter).float() if leaf == "weight" else 0
-            state[f"{owner}.{leaf}"] = tensor.float() + added
-        elif ".lora_" not in name:
-            state[name] = tensor.float()
-    with torch.device("meta"):
-        copy = type(model)(model.config)
-    copy.load_state_dict(state, strict=True, assign=True)
-    return copy
-
-
 def _start(config: ModelConfig, work_dir: Path, seed: int, spec: PRMSpec) -> Path:
     """The folder to start from; of a run of `train`, its last checkpoint. A PRM goes on as what it was trained as."""
     path = Path(config.path).expanduser()
     checkpoints = sorted(path.glob(f"checkpoints/step_*/{ADAPTER}"))
     checkpoints = [] if list(path.glob("checkpoints/step_*/policy")) else checkpoints
     folder = resolve_model_path(checkpoints[-1] if checkpoints else config.path, work_dir, seed)
-    before = read_spec(folder)
-    if before is None or before.family in ("implicit", "log_prob"):
-        return folder
-    if before.family != spec.family:
+    before, head = read_spec(folder), own_head(folder)
+    implicit = before is not None and before.family in ("implicit", "log_prob")
+    if before is not None and not implicit and before.family != spec.family:
         raise ConfigError(
             f"model.path: {folder} holds a reward model of the family {before.family}, not {spec.family}, and its head would be "
             "lost; take a language model, or remove prm.json to start from its body"
         )
+    if head is not None and (head != spec.family or is_adapter(folder)):
+        what = "of two layers, which is not trained here" if head == "process_reward" else f"of the family {head}"
+        fix = (
+            "merge it with prmkit export first"
+            if head == spec.family
+            else "take a language model, or save its body as one"
+        )
+        raise ConfigError(f"model.path: {folder} holds a head {what}, and it would be lost; {fix}")
+    if before is None or implicit:
+        return folder
     for name in (field.name for field in fields(PRMSpec)):
         if name not in SCORING_ONLY and getattr(before, name) != getattr(spec, name):
             raise ConfigError(
@@ -289,7 +282,7 @@ def _start(config: ModelConfig, work_dir: Path, seed: int, spec: PRMSpec) -> Pat
 
 def _classifier(config: ModelConfig, folder: Path, work_dir: Path, wanted: StepwiseConfig) -> tuple[Any, Any]:
     """A token classifier, and its tokenizer."""
-    if _is_classifier(folder):
+    if own_head(folder) == "token_classification":
         device = resolve_device(config)
         classifier = read_weights(folder, AutoModelForTokenClassification, torch.float32).requires_grad_(True)
         if classifier.config.num_labels != wanted.num_classes:
@@ -297,6 +290,7 @@ def _classifier(config: ModelConfig, folder: Path, work_dir: Path, wanted: Stepw
                 f"neutral = {wanted.neutral!r} means {wanted.num_classes} classes, but the reward model in {folder} has "
                 f"{classifier.config.num_labels}; set neutral as it was trained"
             )
+        _order_classes(classifier, folder)
         tokenizer = load_tokenizer(folder, chat=wanted.layout == "chat")
         check_vocabulary(tokenizer, classifier, folder)
         return classifier.to(device), tokenizer
@@ -304,11 +298,21 @@ def _classifier(config: ModelConfig, folder: Path, work_dir: Path, wanted: Stepw
     return with_head(causal, wanted.num_classes, folder), tokenizer
 
 
-def _is_classifier(folder: Path) -> bool:
-    if is_adapter(folder):
-        return False
-    names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or ()
-    return any(str(name).endswith("ForTokenClassification") for name in names)
+def _order_classes(classifier: Any, folder: Path) -> None:
+    """Put the head's rows into the order of `CLASSES`. Raises ModelError for classes whose names do not tell their meaning."""
+    spec, config = read_spec(folder), classifier.config
+    names = spec.labels if spec and spec.labels else [str(config.id2label[i]) for i in range(config.num_labels)]
+    meant = class_senses(names, folder)
+    rows = [meant.index(name) for name in CLASSES[: len(meant)]]
+    for parameter in getattr(classifier, head_name(classifier, folder)).parameters():
+        parameter.data = parameter.data[rows]
+    name_classes(config, CLASSES[: len(meant)])
+
+
+def name_classes(config: Any, names: Sequence[str]) -> None:
+    """Write the names of a head's outputs into a configuration."""
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: i for i, name in enumerate(names)}
 
 
 def with_head(causal: Any, num_classes: int, where: object) -> Any:
@@ -317,8 +321,7 @@ def with_head(causal: Any, num_classes: int, where: object) -> Any:
     Raises ModelError if transformers has no token classifier of this family.
     """
     config = deepcopy(causal.config)
-    config.id2label = dict(enumerate(CLASSES[:num_classes]))
-    config.label2id = {name: index for index, name in config.id2label.items()}
+    name_classes(config, CLASSES[:num_classes])
     try:
         with torch.device("meta"):
             classifier = AutoModelForTokenClassification.from_config(config)

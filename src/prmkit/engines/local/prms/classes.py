@@ -110,15 +110,20 @@ def right_classes(id2label: Mapping[int, str], spec: PRMSpec, folder: Path) -> t
     Two classes without names are wrong and right, in this order: TRL trains on int(label). Raises ModelError for any other
     head whose order is not told.
     """
-    names = list(spec.labels) or [str(id2label[i]) for i in range(len(id2label))]
-    if len(names) == 2 and names == ["LABEL_0", "LABEL_1"]:
-        return (1,)
+    meant = class_senses(list(spec.labels) or [str(id2label[i]) for i in range(len(id2label))], folder)
+    counted = ("right", "neutral") if spec.neutral_is_right else ("right",)
+    return tuple(i for i, sense in enumerate(meant) if sense in counted)
+
+
+def class_senses(names: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """wrong, right or neutral for each of a head's outputs, from their names. Raises ModelError as `right_classes`."""
+    if list(names) == ["LABEL_0", "LABEL_1"]:
+        return ("wrong", "right")
     meant = [next((sense for sense, words in NAMES.items() if name.lower() in words), "") for name in names]
     expected = ["right", "wrong"] if len(names) == 2 else ["neutral", "right", "wrong"]
     if sorted(meant) != expected:
         raise ModelError(
-            f"{folder}: which of the head's {len(names)} classes {names} means right is not told; set id2label in "
+            f"{folder}: which of the head's {len(names)} classes {list(names)} means right is not told; set id2label in "
             'config.json, or give spec with labels in the order of the head, such as ("wrong", "neutral", "right")'
         )
-    counted = ("right", "neutral") if spec.neutral_is_right else ("right",)
-    return tuple(i for i, sense in enumerate(meant) if sense in counted)
+    return tuple(meant)

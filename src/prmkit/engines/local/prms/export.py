@@ -20,7 +20,7 @@ from prmkit.engines.local.prms.log_ratio import LogRatioHead, reference_folder
 from prmkit.engines.local.prms.process_reward import Qwen2ForProcessRewardModel
 from prmkit.engines.local.prms.reading import configuration, read_merged
 from prmkit.engines.local.prms.values import ValueHead
-from prmkit.engines.local.stepwise import head_name, with_head
+from prmkit.engines.local.stepwise import head_name, name_classes, with_head
 from prmkit.errors import ConfigError, ModelError
 from prmkit.models.export_config import Form
 from prmkit.models.folders import write_folder_once
@@ -109,12 +109,12 @@ def _token_classification(head: Any, spec: PRMSpec, folder: Path) -> Export:
         model = head.model
         names = spec.labels or (CLASS_NAMES[:2] if head.right == (1,) and model.config.num_labels == 2 else ())
         if names:
-            _name_classes(model, names)
+            name_classes(model.config, names)
         return Export(form="token_classification", model=model, spec=spec, pooler=_step_pooler(head, spec))
     weight_CD, bias_C, body = _linear_head(head, spec, folder, "token_classification")
     model = with_head(body, len(weight_CD), folder)
     names = CLASS_NAMES[: len(weight_CD)]
-    _name_classes(model, names)
+    name_classes(model.config, names)
     layer = getattr(model, head_name(model, folder))
     if layer.bias is None and bias_C.any():
         raise ModelError(f"{folder}: the token classifier of this model family has no bias, which this head needs")
@@ -195,11 +195,6 @@ def _linear_head(head: Any, spec: PRMSpec, folder: Path, form: Form) -> tuple[Te
 
 def _body(head: ValueHead | LabelHead) -> Any:
     return head.model.causal_lm
-
-
-def _name_classes(model: Any, names: tuple[str, ...]) -> None:
-    model.config.id2label = dict(enumerate(names))
-    model.config.label2id = {name: i for i, name in enumerate(names)}
 
 
 def _step_pooler(head: Any, spec: PRMSpec) -> dict[str, Any]:

@@ -30,16 +30,26 @@ BY_FAMILY: dict[Family, PRMSpec] = {spec.family: spec for spec in SPECS.values()
 """The published way of asking, for each family."""
 
 
-def family_of(folder: Path) -> PRMSpec:
-    """The spec of a folder without prm.json. Raises ModelError, naming the choices, where config.json does not tell."""
+def own_head(folder: Path) -> Family | None:
+    """The family of the reward head that a folder's weights hold, from its configuration and the names of its tensors; None where
+    there is none that is known."""
     config = configuration(folder)
     names = [str(name) for name in config.get("architectures") or ()]
     if any(name.endswith("ForTokenClassification") for name in names) or config.get("task_type") == "TOKEN_CLS":
-        return SPECS["trl"]
+        return "token_classification"
     if "Qwen2ForProcessRewardModel" in names:
-        return SPECS["qwen2.5-math-prm"]
+        return "process_reward"
     if any(name.endswith("ForPrmModel") for name in names) or tensors_named(folder, PUBLISHED):
-        return SPECS["skywork-o1"]
+        return "value_head"
+    return None
+
+
+def family_of(folder: Path) -> PRMSpec:
+    """The spec of a folder without prm.json. Raises ModelError, naming the choices, where config.json does not tell."""
+    known = own_head(folder)
+    if known is not None:
+        return BY_FAMILY[known]
+    names = [str(name) for name in configuration(folder).get("architectures") or ()]
     hint = ""
     if any(name.endswith(("ForRewardModel", "ForSequenceClassification")) for name in names):
         hint = " It scores whole responses, and has no number for a step."
