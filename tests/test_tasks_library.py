@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prmkit.config import TaskConfig, VerifierConfig
+from prmkit.config import MathConfig, TaskConfig, VerifierConfig
 from prmkit.data.types import Group, Prompt, Rollout, SamplingParams
 from prmkit.errors import ConfigError, DataError
 from prmkit.evaluate.config import EvalConfig
@@ -142,6 +142,20 @@ def test_one_example_of_each_task_really_runs(name: str) -> None:
     # Programs run in bubblewrap: without it this fails, and does not skip.
     with make_verifier(VerifierConfig()) as verifier:
         check(name, ask(name, verifier))
+
+
+def test_votes_are_counted_by_the_answers_that_the_verifier_reads(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"question": "How many?", "answer": "5"}\n{"question": "Which?", "answer": "B"}\n')
+    for last_number, number in ((True, "5"), (False, None)):
+        config = EvalConfig(
+            task=TaskConfig(name="math", test=str(path)),
+            verifier=VerifierConfig(math=MathConfig(last_number=last_number)),
+        )
+        asked = load_questions(config)
+        assert asked.answer_of is not None
+        texts = ("I get 5 apples in the end", "So it must be B")
+        assert [asked.answer_of(*pair) for pair in zip(asked.prompts, texts, strict=True)] == [number, "B"]
 
 
 def test_every_task_has_an_example() -> None:

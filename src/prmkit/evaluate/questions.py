@@ -11,7 +11,7 @@ from prmkit.errors import ConfigError
 from prmkit.evaluate.config import EvalConfig
 from prmkit.tasks.library import EvalSet, Judge, find_task, load_template, read_set
 from prmkit.tasks.task import FORMAT_TEMPLATES, load_task
-from prmkit.verify.answers import extract_answer
+from prmkit.verify.math import final_answer
 from prmkit.verify.qa_answers import find_answer
 
 ARITHMETIC_VERSION = "1"
@@ -48,7 +48,7 @@ def load_questions(config: EvalConfig) -> Asked:
             )
         prompts = load_task(config.task, seed=config.seed).test
         about = {"name": "arithmetic", "version": ARITHMETIC_VERSION, "judge": "math", "chain": config.task.chain}
-        return Asked(prompts=prompts[: config.prompts or None], about=about, answer_of=_maths_answer)
+        return Asked(prompts=prompts[: config.prompts or None], about=about, answer_of=_maths_answer(config))
     spec, part = find_task(config.task.name)
     own = "plain" if config.task.name in OWN_FORM else spec.template
     template = load_template(config.template or FORMAT_TEMPLATES.get(config.task.format, own))
@@ -106,8 +106,11 @@ def _answer_of(judge: Judge, config: EvalConfig) -> Callable[[Prompt, str], str 
         return None
     if judge == "qa":
         return lambda prompt, text: find_answer(text, config.verifier.qa.extract)
-    return _maths_answer
+    return _maths_answer(config)
 
 
-def _maths_answer(prompt: Prompt, text: str) -> str | None:
-    return extract_answer(text)
+def _maths_answer(config: EvalConfig) -> Callable[[Prompt, str], str | None]:
+    """As the verifier finds it."""
+    of_parts = [part.math for part in config.verifier.parts if part.use == "math"]
+    options = of_parts[0] if of_parts else config.verifier.math
+    return lambda prompt, text: final_answer(prompt.answer, text, options=options)

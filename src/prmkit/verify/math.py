@@ -26,6 +26,7 @@ __all__ = [
     "Comparison",
     "fast_equal",
     "fast_verdict",
+    "final_answer",
     "judge",
     "load_math_verify",
     "math_verify_verdict",
@@ -42,6 +43,8 @@ _SYMBOLS = str.maketrans(
         "\u00b0": r"^\circ ", "\u00b2": "^{2}", "\u00b3": "^{3}", "\u00b1": r"\pm ", "\u221a": r"\sqrt",
     }
 )  # fmt: skip
+_SENTENCES = re.compile(r"[.!?] +[A-Z]")
+"""A whole derivation, of which math-verify takes the last number before a dollar sign or the end."""
 _UNEQUAL = re.compile(r"\\n(?:e|eq)(?![A-Za-z])|\u2260|!=|\\not ?=")
 _NOTHING = re.compile(r"(?:\\(?:text|textbf|mathrm|mbox)(?=\{)|[{}\s?._-]|\\(?= ))*")
 """A reference that says nothing, such as `?` or `\\text{}`: a response could say nothing too, and be right."""
@@ -147,16 +150,25 @@ def _read_reference(reference: str) -> _Reference:
     return _Reference(text=text, choice=read_choice(text), number=read_number(text) is not None)
 
 
+def final_answer(reference: str, response: str, *, options: MathConfig = _DEFAULTS) -> str | None:
+    """The answer of a response as it is compared with this reference, as written; None where there is none."""
+    if _read_reference(reference).choice is not None:
+        return _chosen(response, options.last_number)
+    return extract_answer(response, last_number=options.last_number)
+
+
 def _choice_verdict(wanted: Choice, response: str, anywhere: bool) -> Verdict:
+    chosen = _chosen(response, anywhere)
+    return _no_answer() if chosen is None else _decided(same_choice(wanted, chosen))
+
+
+def _chosen(response: str, anywhere: bool) -> str | None:
+    """What names the option: an answer that is marked, else the letter that the response concludes with."""
     response = after_thinking(response)
     marked = extract_answer(response)
-    if marked is not None and same_choice(wanted, marked):
-        return _decided(True)
     if marked is None:
         marked = concluded_choice(response)
-    if marked is None and anywhere:
-        marked = last_choice(response)
-    return _no_answer() if marked is None else _decided(same_choice(wanted, marked))
+    return last_choice(response) if marked is None and anywhere else marked
 
 
 def _decided(same: bool) -> Verdict:
@@ -195,7 +207,7 @@ def _parsed(text: str, number: PlainNumber | None) -> tuple[Any, ...]:
     Kept, since the answers to one question have one reference.
     """
     parse, _ = _math_verify()
-    if PRICES.fullmatch(text):
+    if PRICES.fullmatch(text) and not _SENTENCES.search(text):
         text = text.replace("$", "")
     if number is not None:
         source = rf"\boxed{{{number.text}}}"
