@@ -81,6 +81,7 @@ def test_an_index_past_ten_options_is_no_content_that_happens_to_be_equal(tmp_pa
         (["A. A. Milne", "C. S. Lewis"], ["A. A. Milne", "C. S. Lewis"]),
         (["A. 5", "B) 6", "(C) 7"], ["5", "6", "7"]),
         (["B. 5", "A. 6"], ["B. 5", "A. 6"]),
+        (["U.S.A.", " Rome, Inc. "], ["U.S.A.", "Rome, Inc."]),
     ],
 )
 def test_only_letters_that_number_the_options_are_taken_off(options: list[str], texts: list[str]) -> None:

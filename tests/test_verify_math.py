@@ -70,6 +70,7 @@ def test_fast_path(reference: str, answer: str, same: bool | None) -> None:
         (r"\boxed{\$5 million}", ""),
         ("The answer is $30 - $20.", "10"),
         ("The answer is $5$.", "5"),
+        (r"\boxed{A cow is 2 * $5 = $10. So he spent $10 + $2 = $12 in total.}", "12"),
     ],
 )
 def test_prices_are_no_formulas(answer: str, right: str) -> None:

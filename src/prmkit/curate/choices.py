@@ -110,7 +110,7 @@ def _of_field(question: str, value: object) -> Options | None:
         texts = {letter: own[letter].sub("", text, count=1) for letter, text in texts.items()}
     return Options(
         stem=question.strip(),
-        texts={letter: _trimmed(texts[letter]) for letter in sorted(texts)},
+        texts={letter: texts[letter].strip() for letter in sorted(texts)},
         shown=False,
         labels={} if lettered else dict(zip(names, LETTERS, strict=False)),
     )

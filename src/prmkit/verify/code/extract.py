@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 from prmkit.verify.answers import after_thinking
@@ -10,6 +11,9 @@ _FENCE = re.compile(r"^([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)[^\n`]*+$", re
 """Nothing in it is tried twice, so that no text makes it slow."""
 _AFTER_TEXT = re.compile(r"(?<=[^\s`])[ \t]*+(```(?:python3?|py)[ \t]*+)$", re.MULTILINE | re.IGNORECASE)
 """A fence that names Python at the end of a line of text: "Here it is: ```python"."""
+_QUOTES = re.compile(r"\"\"\"|'''")
+_READINGS = 8
+"""Of blocks with an open docstring, so that no text makes it slow."""
 _PYTHON = {"python", "python3", "py", "py3", "pycon"}
 
 
@@ -33,17 +37,44 @@ def extract_code(response: str) -> str:
 def _blocks(text: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     opening: re.Match[str] | None = None
+    doubtful: re.Match[str] | None = None
+    """A closing fence that may stand in a docstring; it counts after all where no other one closes the block."""
+    readings = _READINGS
     for fence in _FENCE.finditer(text):
         if opening is None:
             opening = fence
+        elif doubtful and fence[3]:
+            found.append(_block(text, opening, doubtful.start()))
+            opening, doubtful = fence, None
         elif fence[2].startswith(opening[2]) and not fence[3]:
-            found.append(
-                (opening[3].lower(), _without_indent(text[opening.end() + 1 : fence.start()], len(opening[1])))
-            )
-            opening = None
+            python = opening[3].lower() in _PYTHON
+            if python and readings and _in_docstring(text[opening.end() + 1 : fence.start()]):
+                readings -= 1
+                doubtful = doubtful or fence
+                continue
+            found.append(_block(text, opening, fence.start()))
+            opening = doubtful = None
     if opening is not None:
-        found.append((opening[3].lower(), _without_indent(text[opening.end() + 1 :], len(opening[1]))))
+        found.append(_block(text, opening, doubtful.start() if doubtful else len(text)))
     return found
+
+
+def _block(text: str, opening: re.Match[str], end: int) -> tuple[str, str]:
+    """Its language and its lines."""
+    return opening[3].lower(), _without_indent(text[opening.end() + 1 : end], len(opening[1]))
+
+
+def _in_docstring(code: str) -> bool:
+    """Whether a text of three quotes is still open at the end, so that a fence there is a part of it."""
+    return len(_QUOTES.findall(code)) % 2 == 1 and not _is_python(code)
+
+
+def _is_python(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def _without_indent(code: str, width: int) -> str:
