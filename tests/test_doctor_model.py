@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -356,6 +357,16 @@ def test_a_token_beyond_the_embeddings(tmp_path: Path) -> None:
     inputs, _ = embedding_rows(untied(tmp_path / "model"), [4, 40])
     (found,) = check_embeddings(inputs, {40: "new"}, [])
     assert found.what == "new is token 40, but there are 40 rows"
+
+
+def test_of_a_runs_folder_the_last_checkpoint_is_examined(tmp_path: Path, micro: Path) -> None:
+    for step in (2, 4):
+        copytree(micro, tmp_path / "run" / "checkpoints" / f"step_{step:06d}" / "prm")
+    found = load_patient(str(tmp_path / "run"), tmp_path)
+    assert found.folder == tmp_path / "run" / "checkpoints" / "step_000004" / "prm"
+    assert found.context == load_patient(str(micro), tmp_path).context
+    copytree(micro, tmp_path / "run" / "checkpoints" / "step_000004" / "policy")
+    assert load_patient(str(tmp_path / "run"), tmp_path).folder.name == "policy"
 
 
 def test_an_adapter_is_judged_by_its_base(tmp_path: Path) -> None:

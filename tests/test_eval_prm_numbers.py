@@ -296,6 +296,16 @@ def test_scores_of_a_file_are_found_by_id_and_steps(tmp_path: Path) -> None:
     ]
 
 
+def test_another_sets_error_hides_no_score_of_the_same_id(tmp_path: Path) -> None:
+    """An error says of which id alone; files are read in the order of their names."""
+    one = solution([0.25, 0.5], name="0")
+    rewards = StepRewards(values=(0.25, 0.5), kind="probability")
+    write(tmp_path / "a.jsonl", [{"row": 1, "line": 1, "id": "0", "reason": "too long"}])
+    write(tmp_path / "b.jsonl", [scored_row(one, rewards, model="m", texts=False)])
+    asked = solution([1.0], name="0", question="of the first set")
+    assert ScoredFile(tmp_path).score_all([one, asked]) == [rewards, Unscored(id="0", reason="too long")]
+
+
 @pytest.mark.parametrize("texts", [True, False])
 def test_scores_are_those_of_this_prompt_and_these_steps(texts: bool, tmp_path: Path) -> None:
     one = solution([0.25, 0.5], name="a", question="first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from prm_models import byte_tokenizer, classifier, language_model, solution
 
 from prmkit.data.layouts import LaidOut, as_response, one_text, separated, turns
-from prmkit.data.prm_spec import PRMSpec
+from prmkit.data.prm_spec import PRMSpec, read_spec
 from prmkit.data.types import Message, Solution
 from prmkit.engines.local.prms.load import load_prm
 from prmkit.errors import DataError, ModelError
@@ -117,12 +118,44 @@ def test_the_specs_system_turn_changes_the_rewards(spec: PRMSpec, tmp_path: Path
             r"system = 'Judge\.' is set, but a label_tokens model with one_text = true",
         ),
         (PRMSpec(family="label_tokens", separator="\n", chat=False, system="J", **SIGNS), "with chat = false reads"),
+        (
+            PRMSpec(family="label_tokens", separator="ки", one_text=True, **SIGNS),
+            "label_tokens model has chat = true, but one",
+        ),
+        (
+            PRMSpec(family="label_tokens", separator="\n", after_prompt=" ", **SIGNS),
+            "after_prompt = ' ', but a chat template",
+        ),
+        (
+            PRMSpec(family="label_turns", separator="\n", **SIGNS),
+            r"separator = '\\n', but each step is a turn of a chat",
+        ),
+        (PRMSpec(family="log_prob", **SIGNS), r"labels = \('\+', '-'\), but the family has none to read"),
+        (PRMSpec(family="log_prob", one_text=True), "one_text = true, but only label_tokens reads"),
     ],
 )
 def test_what_a_family_does_not_do_is_refused(spec: PRMSpec, message: str, tmp_path: Path) -> None:
     language_model(tmp_path)
     with pytest.raises(ModelError, match=message):
         load_prm(tmp_path, spec=spec, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("chat", "false", "chat is 'false', but it is true or false"),
+        ("beta", -0.05, "beta is -0.05, but it is a positive number"),
+        ("beta", "0.05", "beta is '0.05', but it is a positive number"),
+        ("separator", None, "separator is None, but it is a text"),
+        ("labels", "+-", r"labels is '\+-', but it is a list of texts"),
+    ],
+)
+def test_a_prm_json_with_a_value_of_another_kind_is_refused(
+    key: str, value: object, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "prm.json").write_text(json.dumps({"family": "implicit", key: value}))
+    with pytest.raises(ModelError, match=rf"prm\.json: not a description of a reward model \({message}"):
+        read_spec(tmp_path)
 
 
 def test_a_plain_classifier_leaves_prompts_of_several_turns_unscored(tmp_path: Path) -> None:

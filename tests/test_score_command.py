@@ -234,6 +234,9 @@ def test_overrides_lie_over_what_the_folder_says(models: Path, tmp_path: Path) -
     assert changed(prompt="plain").chat is False
     shepherd = changed(family="label_tokens", labels=("good", "bad"))
     assert (shepherd.separator, shepherd.labels, shepherd.one_text) == (" ки\n", ("good", "bad"), True)
+    templated = changed(family="value_head", prompt="chat")
+    assert (templated.chat, templated.after_prompt) == (True, "")  # a template ends the prompt
+    assert changed(family="label_turns", prompt="chat").after_prompt == " "
     with pytest.raises(ConfigError, match=r"prm\.beta is for implicit PRMs, and .* is of the family log_prob"):
         resolved_spec(models / "other", PRMOverrides(beta=2.0))
     with pytest.raises(ModelError, match="does not say what kind"):

@@ -81,6 +81,9 @@ def resolved_spec(folder: Path, overrides: PRMOverrides) -> PRMSpec:
             f'prm.{key} is for implicit PRMs, and {folder} is of the family {known.family}; set prm.family = "implicit", or '
             f"leave {key} out"
         )
+    templated = (
+        overrides.prompt == "chat" and known.family != "label_turns"
+    )  # what the folder puts after a plain prompt goes
     changes: dict[str, Any] = {
         "separator": overrides.separator or None,
         "keep_text": False if overrides.separator else None,
@@ -88,7 +91,7 @@ def resolved_spec(folder: Path, overrides: PRMOverrides) -> PRMSpec:
         "neutral_is_right": {"auto": None, "right": True, "wrong": False}[overrides.neutral],
         "chat": {"auto": None, "chat": True, "plain": False}[overrides.prompt],
         "system": overrides.system or ("" if overrides.prompt == "plain" else None),
-        "after_prompt": overrides.after_prompt or None,
+        "after_prompt": overrides.after_prompt or ("" if templated else None),
         "one_text": {"auto": None, "pieces": False, "one_text": True}[overrides.tokenise],
         "reference": {"": None, "none": ""}.get(overrides.reference, overrides.reference),
         "beta": overrides.beta or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -58,6 +59,16 @@ class PRMSpec:
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
             raise ValueError(f"family {self.family!r} is unknown; known: {', '.join(get_args(Family))}")
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            if kind is bool and not isinstance(value, bool):
+                raise ValueError(f"{field.name} is {value!r}, but it is true or false")
+            if kind is str and not isinstance(value, str):
+                raise ValueError(f"{field.name} is {value!r}, but it is a text")
+        if not isinstance(self.labels, tuple) or not all(isinstance(label, str) for label in self.labels):
+            raise ValueError(f"labels is {self.labels!r}, but it is a list of texts")
+        if type(self.beta) not in (int, float) or not 0 < self.beta < math.inf:
+            raise ValueError(f"beta is {self.beta!r}, but it is a positive number")
 
 
 def write_spec(folder: Path, spec: PRMSpec) -> None:
@@ -124,7 +135,8 @@ def read_spec(folder: Path) -> PRMSpec | None:
         unknown = sorted(set(data) - {field.name for field in fields(PRMSpec)})
         if unknown:
             raise ValueError(f"unknown key {unknown[0]!r}")
-        return PRMSpec(**{**data, "labels": tuple(data.get("labels", ()))})
+        labels = data.get("labels", [])
+        return PRMSpec(**{**data, "labels": tuple(labels) if isinstance(labels, list) else labels})
     except (OSError, ValueError, TypeError) as error:
         raise ModelError(
             f"{file}: not a description of a reward model ({error}); mend it, or save the model again"

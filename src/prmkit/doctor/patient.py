@@ -25,8 +25,13 @@ class Patient:
 
 
 def load_patient(path: str, work_dir: Path) -> Patient:
-    """Tokenizer and context of a model folder, or of `tiny` or `smollm2`. Raises ModelError where one is missing."""
-    folder = resolve_model_path(path, work_dir, seed=0)
+    """Tokenizer and context of a model folder, of a run's last checkpoint, or of `tiny` or `smollm2`.
+
+    Raises ModelError where one is missing.
+    """
+    run = Path(path).expanduser()
+    prms = [] if list(run.glob("checkpoints/step_*/policy")) else sorted(run.glob("checkpoints/step_*/prm"))
+    folder = resolve_model_path(prms[-1] if prms and not (run / "config.json").is_file() else path, work_dir, seed=0)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:

@@ -94,6 +94,11 @@ class EvalPRMConfig:
         names = [*self.model_paths, *self.control_paths, *self.scored_paths]
         _refuse_twice("models, controls and scored", names)
         _refuse_twice("process_bench, prm_bench, steps and pools", [name for name, _, _ in self.sets])
+        split = next((name for name, _, _ in self.sets if "/" in name), None)
+        if split is not None:
+            raise ConfigError(
+                f'"{split}" is no name of a set: its scores are written to a file of that name; leave out the "/"'
+            )
         self._check_named_sets()
         for key, given in (("overrides", self.overrides_of), ("trained_on", self.trained_languages)):
             unknown = [name for name in given if name not in names]

@@ -195,9 +195,9 @@ class ScoredFile:
 
     def _find(self, solution: Solution) -> StepRewards | Unscored:
         rows = self._rows.get(solution.id, [])  # several where sets share an id
-        found = next((row for row in rows if row.fits(solution)), None)
-        if found is not None:
-            return found.rewards
+        found = [row.rewards for row in rows if row.fits(solution)]
+        if found:  # a row with a reason alone fits every solution of its id, those of other sets too
+            return next((rewards for rewards in found if isinstance(rewards, StepRewards)), found[0])
         reason = "its prompt or steps differ from those that were scored" if rows else "not in the scored file"
         return Unscored(id=solution.id, reason=reason)
 

@@ -125,8 +125,8 @@ def check_separator(tokenizer: PreTrainedTokenizerBase, separator: str, folder: 
 
 
 def check_prompt_form(tokenizer: PreTrainedTokenizerBase, spec: PRMSpec, folder: Path) -> None:
-    """Raises ModelError where the spec wants a chat template and the tokenizer has none, or where it says something about the
-    prompt that its family does not do."""
+    """Raises ModelError where the spec wants a chat template and the tokenizer has none, or where it says something that its
+    family does not do."""
     always = spec.family in ("label_turns", "implicit", "log_prob")
     if always and not spec.chat:
         raise ModelError(
@@ -140,11 +140,35 @@ def check_prompt_form(tokenizer: PreTrainedTokenizerBase, spec: PRMSpec, folder:
             f"{folder}: system = {spec.system!r} is set, but a {spec.family} model with {form} reads the prompt without chat "
             "template, which has no place for it; leave system empty, and put such words into the prompt"
         )
+    _check_applies(spec, folder)
     if templated and tokenizer.chat_template is None:
         raise ModelError(
             f"{folder}: the tokenizer has no chat template; add chat_template.jinja to the folder, or give spec with chat=False "
             "where the model was trained on plain prompts"
         )
+
+
+def _check_applies(spec: PRMSpec, folder: Path) -> None:
+    """Raises ModelError for what a spec says and its family, or another of its values, would not heed."""
+    family, reason = spec.family, ""
+    if spec.one_text and family != "label_tokens":
+        reason = (
+            "one_text = true, but only label_tokens reads prompt, steps and separators as one text; set it to false"
+        )
+    elif spec.one_text and spec.chat:
+        reason = (
+            "chat = true, but one_text = true reads the prompt's text without chat template; set one of them to false"
+        )
+    elif spec.after_prompt and spec.chat and family != "label_turns":
+        reason = f"after_prompt = {spec.after_prompt!r}, but a chat template ends the prompt; leave it empty, or set chat = false"
+    elif family == "label_turns" and spec.separator not in ("", PRMSpec.separator):
+        reason = (
+            f"separator = {spec.separator!r}, but each step is a turn of a chat, with nothing after it; leave it out"
+        )
+    elif spec.labels and family in ("value_head", "implicit", "log_prob"):
+        reason = f"labels = {spec.labels}, but the family has none to read; leave them out"
+    if reason:
+        raise ModelError(f"{folder}: the spec of this {family} model has {reason}")
 
 
 def configuration(folder: Path) -> Mapping[str, Any]:
