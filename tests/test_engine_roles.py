@@ -185,6 +185,14 @@ def test_a_saved_role_loads_with_transformers(base: Path, lora_rank: int, role: 
     assert AutoTokenizer.from_pretrained(tmp_path / "saved").get_vocab() == made.tokenizer.get_vocab()
 
 
+def test_an_adapters_configuration_is_the_same_text_in_every_process(base: Path, tmp_path: Path) -> None:
+    """PEFT holds the names of modules in sets, whose order depends on the hash seed."""
+    assemble(base, lora_rank=2).roles.policy.save(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
+    assert len(saved["target_modules"]) > 4
+    assert saved["target_modules"] == sorted(saved["target_modules"])
+
+
 @pytest.mark.parametrize("lora_rank", [0, 4])
 def test_a_critic_starts_at_0_learns_alone_and_is_saved(base: Path, lora_rank: int, tmp_path: Path) -> None:
     algorithm = Algorithm(advantage="gae", process=Process(coef=1.0))

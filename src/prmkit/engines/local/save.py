@@ -33,8 +33,18 @@ def save_adapter(model: LanguageModel, tokenizer: Any, path: Path) -> None:
     settings = copy(model.model.peft_config[model.adapter])
     settings.base_model_name_or_path = str(Path(settings.base_model_name_or_path).resolve())
     settings.inference_mode = True
+    for name, value in vars(settings).items():
+        if isinstance(value, set):  # its order differs between processes
+            setattr(settings, name, sorted(value))
     settings.save_pretrained(path)
     tokenizer.save_pretrained(path)
+
+
+def frozen_base(model: LanguageModel) -> dict[str, Path]:
+    """For `RunFolder.open`: the folder of the base that an adapter trains on, which no checkpoint holds; else nothing."""
+    if model.adapter is None:
+        return {}
+    return {"model.path": Path(model.model.peft_config[model.adapter].base_model_name_or_path).resolve()}
 
 
 def save_value_model(value_model: ValueModel, tokenizer: Any, path: Path) -> None:
