@@ -187,7 +187,7 @@ def learning_curve(run: Run, note: Callable[[str], None] = lambda line: None) ->
                 curve.append((rollouts, measure()))
                 break
             rollouts += sum(len(group.members) for group in result.collected.sampled)
-            row = step_metrics(result, arithmetic.first_error_step)
+            row = step_metrics(result, arithmetic.first_error_step, config.algorithm)
             quality.append({k: row[k] for k in ("prm/accuracy", "prm/first_error_auc") if k in row})
             if step % run.eval_every == 0 and step >= run.eval_from:
                 curve.append((rollouts, measure()))

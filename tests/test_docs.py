@@ -224,7 +224,7 @@ def test_every_metric_is_explained() -> None:
         config = rl_config(algorithm)
         clock = Clock()
         result = one_step(config, clock.roles(make_roles(config)))
-        seen |= set(step_metrics(result, first_error_step)) | {f"time/{name}" for name in clock.seconds}
+        seen |= set(step_metrics(result, first_error_step, algorithm)) | {f"time/{name}" for name in clock.seconds}
     totals = {"step/rollouts", "step/tokens"}  # become the running totals `rollouts` and `num_tokens`
     assert seen - totals <= known
 

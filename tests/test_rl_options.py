@@ -513,7 +513,7 @@ def test_remax_compares_with_the_greedy_response() -> None:
     prompts = [group.prompt for group in result.collected.kept]
     groups = fresh.sampler.sample(prompts, n=1, params=greedy, seed=123)
     judged = CoinVerifier().verify([(g.prompt, g.members[0].text) for g in groups])
-    counted, sampled = step_metrics(result, None), [m for g in result.collected.sampled for m in g.members]
+    counted, sampled = step_metrics(result, None, algorithm), [m for g in result.collected.sampled for m in g.members]
     assert counted["step/rollouts"] == len(sampled) + len(prompts)  # the greedy responses cost as much
     assert counted["step/tokens"] == sum(len(m.rollout.token_ids) for m in sampled) + sum(
         len(g.members[0].token_ids) for g in groups

@@ -260,7 +260,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("--algorithm.filter.low=0.3", "algorithm.filter.low (0.0 there, 0.3 now)"),
+        ("--algorithm.clip-low=0.3", "algorithm.clip_low (0.2 there, 0.3 now)"),
         ("--seed=3", "seed (0 there, 3 now)"),
         ("--task.chain=3", "task.chain (2 there, 3 now)"),
     ],

@@ -24,6 +24,7 @@ console = Console(markup=False, emoji=False)  # texts of data and paths are no m
 def sft(config: SFTConfig) -> None:
     """Fine-tune; the model of the last checkpoint is what `prmkit rl` starts from."""
     from prmkit.data.chat import read_demonstrations
+    from prmkit.engines.local.save import frozen_base
     from prmkit.engines.local.single import sft_learner
     from prmkit.tasks.task import load_task
     from prmkit.train.run_folder import RunFolder
@@ -39,7 +40,7 @@ def sft(config: SFTConfig) -> None:
     context = model.causal_lm.config.max_position_embeddings
     encoded = encode_all(tokenizer, demonstrations, min(config.max_tokens, context))
     folder = RunFolder(Path(config.run_dir))
-    folder.open(resolved_config(config))
+    folder.open(resolved_config(config), frozen_base(model))
     say_where_it_stands(folder, config.steps)
     with progress_bar("sft", config.steps, ("loss", "grad_norm")) as bar, stop_on_signals() as stop:
         done = train_sft(learner, encoded, folder, config, on_step=bar, stop=stop)
@@ -65,7 +66,7 @@ def rl(config: RLConfig) -> None:
         for prompts in (task.train, task.test[: config.eval_prompts] if config.eval_every else []):
             local.sampler.check(prompts, config.sampling)
         folder = RunFolder(Path(config.run_dir))
-        folder.open(resolved_config(config))
+        folder.open(resolved_config(config), local.frozen)
         say_where_it_stands(folder, config.steps)
         data = RunData(train=task.train, test=task.test, first_error=task.first_error)
         with progress_bar("rl", config.steps, RL_COLUMNS) as bar, stop_on_signals() as stop:

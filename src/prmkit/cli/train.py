@@ -38,7 +38,7 @@ def implicit(config: ImplicitConfig) -> None:
         console.print(f"validation: {summary(validation, on_pairs=False)}", soft_wrap=True)
     total = num_steps(config, len(data.items))
     folder = RunFolder(Path(config.run_dir))
-    folder.open(resolved_config(config))
+    folder.open(resolved_config(config), models.frozen)
     say_where_it_stands(folder, total)
     with progress_bar("train implicit", total, IMPLICIT_COLUMNS) as bar, stop_on_signals() as stop:
         done = train_implicit(
@@ -62,6 +62,7 @@ IMPLICIT_COLUMNS = ("loss", "accuracy", "z/right", "z/wrong", "validation/auc")
 
 def stepwise(config: StepwiseConfig) -> None:
     """Train a PRM on labels of steps; ends with the folder that `load_prm` reads."""
+    from prmkit.engines.local.save import frozen_base
     from prmkit.engines.local.stepwise import check_separator, learner_of, load_stepwise
     from prmkit.train.run_folder import RunFolder
     from prmkit.train.stepwise import ROLE, check_labels, encode_solutions, load_solutions, loop_config, train_stepwise
@@ -82,7 +83,7 @@ def stepwise(config: StepwiseConfig) -> None:
     total = loop_config(config, len(data.rows)).steps
     learner = learner_of(loaded, config.optimizer, total)
     folder = RunFolder(Path(config.run_dir))
-    folder.open(resolved_config(config))
+    folder.open(resolved_config(config), frozen_base(loaded.model.body))
     say_where_it_stands(folder, total)
     with progress_bar("train stepwise", total, STEPWISE_COLUMNS) as bar, stop_on_signals() as stop:
         evaluate = validation(learner, measured.rows, config, total) if measured else None
@@ -96,6 +97,7 @@ STEPWISE_COLUMNS = ("loss", "balanced_accuracy", "validation/balanced_accuracy",
 
 def outcome(config: OutcomeConfig) -> None:
     """Train an outcome model; ends with the folder that `load_prm` reads."""
+    from prmkit.engines.local.save import frozen_base
     from prmkit.engines.local.stepwise import check_separator, learner_of, load_outcome
     from prmkit.train.outcome import check_targets, encode_outcomes, train_outcome, validation
     from prmkit.train.run_folder import RunFolder
@@ -116,7 +118,7 @@ def outcome(config: OutcomeConfig) -> None:
     total = loop_config(config, len(data.rows)).steps
     learner = learner_of(loaded, config.optimizer, total)
     folder = RunFolder(Path(config.run_dir))
-    folder.open(resolved_config(config))
+    folder.open(resolved_config(config), frozen_base(loaded.model.body))
     say_where_it_stands(folder, total)
     with progress_bar("train outcome", total, OUTCOME_COLUMNS) as bar, stop_on_signals() as stop:
         evaluate = validation(learner, measured.rows, config, total) if measured else None

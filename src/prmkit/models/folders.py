@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from prmkit.data.prm_spec import base_folder
+
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
+NUM_SAMPLES, SAMPLE_BYTES = 64, 16384
+
 
 def work_dir() -> Path:
     """Where models that prmkit makes or unpacks are kept: $PRMKIT_CACHE, by default ~/.cache/prmkit."""
     return Path(os.environ.get("PRMKIT_CACHE") or Path.home() / ".cache" / "prmkit")
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of the names, sizes and samples of a model's weight files, of an adapter with its base's.
+
+    Samples, since a run asks at each start: weights that were trained on differ everywhere.
+    """
+    total = hashlib.sha256()
+    for file in sorted(file for pattern in WEIGHTS for file in folder.glob(pattern)):
+        size = file.stat().st_size
+        total.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as opened:
+            for k in range(NUM_SAMPLES):
+                opened.seek(k * size // NUM_SAMPLES)
+                total.update(opened.read(SAMPLE_BYTES))
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        total.update(weights_digest(base_folder(folder)).encode())
+    return total.hexdigest()
 
 
 def write_folder_once(folder: Path, write: Callable[[Path], object]) -> Path:

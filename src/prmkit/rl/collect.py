@@ -166,5 +166,6 @@ def _nothing_passed(sampled: Sequence[Group[Verified]], draws: int, algorithm: A
         + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items()))
         + (f" (the first undecided one: {reason})" if reason else "")
         + f". If many are undecided, mend the verifier; {about_accuracy}if many are cut, raise sampling.max_tokens; "
-        f"otherwise {wider} or the group_size"
+        f"otherwise {wider} or the group_size. A run that goes on may have another algorithm.filter; for what else changes give "
+        "another run_dir, with model.path = the folder of this run to start from its last checkpoint"
     )

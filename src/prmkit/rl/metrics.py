@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
-from prmkit.data.types import Group, Prompt, Verified
+from prmkit.data.types import Prompt
 from prmkit.evaluate.localisation import first_error_auc
 from prmkit.ops.rewards import step_sums
-from prmkit.rl.collect import Collected
+from prmkit.rl.algorithm import Algorithm
+from prmkit.rl.collect import Collected, counted
 from prmkit.rl.step import StepResult
 
 FirstError = Callable[[Prompt, str], int]
 
 
-def step_metrics(result: StepResult, first_error: FirstError | None) -> dict[str, float]:
+def step_metrics(result: StepResult, first_error: FirstError | None, algorithm: Algorithm) -> dict[str, float]:
     """TRL's names where TRL has one; `prm/`, `filter/`, `verdict/` and `advantage/` are ours."""
-    row = _sampling_metrics(result.collected) | dict(result.metrics)
+    row = _sampling_metrics(result.collected, algorithm) | dict(result.metrics)
     if result.process is not None and first_error is not None:
         truths, values = [], []
         members = [(g.prompt, m) for g in result.collected.kept for m in g.members]
@@ -33,9 +34,10 @@ def step_metrics(result: StepResult, first_error: FirstError | None) -> dict[str
     return row
 
 
-def _sampling_metrics(collected: Collected) -> dict[str, float]:
+def _sampling_metrics(collected: Collected, algorithm: Algorithm) -> dict[str, float]:
     members = [m for g in collected.sampled for m in g.members]
-    rewards = [m.verdict.reward for m in members if m.verdict.reward is not None]
+    rewards_by_group = [[counted(m.verdict, algorithm).reward for m in g.members] for g in collected.sampled]
+    rewards = [r for group in rewards_by_group for r in group if r is not None]
     lengths = [len(m.rollout.token_ids) for m in members]
     statuses = Counter(m.verdict.status for m in members)
     mean = sum(rewards) / max(1, len(rewards))
@@ -43,7 +45,7 @@ def _sampling_metrics(collected: Collected) -> dict[str, float]:
     return {
         "reward": mean,
         "reward_std": (sum((r - mean) ** 2 for r in rewards) / max(1, len(rewards))) ** 0.5,
-        "frac_reward_zero_std": sum(_same_reward(g) for g in collected.sampled) / len(collected.sampled),
+        "frac_reward_zero_std": sum(len(set(group)) == 1 for group in rewards_by_group) / len(rewards_by_group),
         "completions/mean_length": sum(lengths) / len(lengths),
         "completions/clipped_ratio": sum(m.rollout.finish == "length" for m in members) / len(members),
         "filter/kept_fraction": len(collected.kept) / len(collected.sampled),
@@ -53,10 +55,6 @@ def _sampling_metrics(collected: Collected) -> dict[str, float]:
         "step/rollouts": float(len(members) + len(greedy_lengths)),
         "step/tokens": float(sum(lengths) + sum(greedy_lengths)),
     }
-
-
-def _same_reward(group: Group[Verified]) -> bool:
-    return len({m.verdict.reward for m in group.members}) == 1
 
 
 def rollout_rows(result: StepResult, step: int, first_error: FirstError | None) -> Iterator[dict[str, Any]]:

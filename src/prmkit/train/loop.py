@@ -71,7 +71,8 @@ def train_fixed(
     on_step: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
     stop: StopRequest | None = None,
 ) -> bool:
-    """Train until `config.steps`; True if it got there, False if it was asked to stop before. `folder` is open.
+    """Train until `config.steps`; True if it got there, False if it was asked to stop before. `folder` is open, and closed at
+    the end.
 
     `minibatch(step)` gives the rows of a step (from 0). `evaluate(step)` (from 1) may add metrics, an empty mapping where it
     is not due. Checkpoints hold the model under `role`, written by `save`, or by the learner's own, and `digest`
@@ -102,6 +103,7 @@ def train_fixed(
     finally:
         for logger in loggers:
             logger.close()
+        folder.close()
     return True
 
 
@@ -154,7 +156,8 @@ def _restore(learner: Learner, folder: RunFolder, role: str, digests: Mapping[st
     steps = folder.saved_steps()
     state = folder.load_checkpoint(steps[-1]) if steps else {}
     for name, digest in digests.items() if steps else ():
-        if state.get("data", {}).get(name, "") != digest:
+        known = state.get("data", {}).get(name, "")
+        if known != digest and (known or name != "training"):  # older checkpoints may not know
             raise DataError(
                 f"the {name} data are not those that this run began with: a file, the tokenizer, max_tokens or the meaning of "
                 "labels has changed; put the old files back, or give the run another run_dir"

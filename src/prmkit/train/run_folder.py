@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pickle
@@ -9,7 +10,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 
 from prmkit.errors import CheckpointError, ConfigError, DataError
+from prmkit.models.folders import weights_digest
 
 MAY_CHANGE = (
     "run_dir",
@@ -28,6 +30,11 @@ MAY_CHANGE = (
     "report_to",
 )
 """Top-level keys that a run may be continued with at another value. More steps make a run longer."""
+LEARNS_OTHERWISE = "algorithm.filter."
+"""What may change, too, for a run whose filter lets nothing pass has no other way on. The folder keeps both configurations."""
+MODELS = "models.json"
+_held: dict[tuple[int, int, int], int] = {}
+"""Locks of this process: descriptors by process, device and inode of the run's folder."""
 
 
 class RunFolder:
@@ -37,13 +44,16 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
 
-    def open(self, resolved: str) -> None:
-        """Make the folder with its configuration, or check that it is the same run. `resolved` is TOML.
+    def open(self, resolved: str, frozen: Mapping[str, Path] | None = None) -> None:
+        """Make the folder with its configuration, or check that it is the same run. `resolved` is TOML; `frozen`: folders of
+        the models whose weights no checkpoint holds, by the keys that name them.
 
-        Raises ConfigError when the folder holds a run of another configuration, naming the keys that differ.
+        The folder is this process's until `close`, or its end. Raises ConfigError when another process has it, and when it
+        holds a run of another configuration or with other frozen weights, naming what differs.
         """
         with self._writing("the run folder"):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock()
             (self.path / "rollouts").mkdir(exist_ok=True)
             for leftover in (*self.checkpoints.glob(".writing-*"), *self.checkpoints.glob(".removing-*")):
                 shutil.rmtree(leftover)
@@ -51,15 +61,69 @@ class RunFolder:
                 leftover.unlink()
         config = self.path / "config.toml"
         if not config.exists():
+            self._check_frozen(frozen or {})
             self.write_text("config.toml", resolved)
             return
         old, new = tomllib.loads(config.read_text()), tomllib.loads(resolved)
         changed = sorted(_differences(old, new))
-        if changed:
+        refused = [difference for difference in changed if not difference.startswith(LEARNS_OTHERWISE)]
+        if refused:
             raise ConfigError(
-                f"{self.path} holds a run with another configuration; it differs in {', '.join(changed)}. "
+                f"{self.path} holds a run with another configuration; it differs in {', '.join(refused)}. "
                 "Give the run another run_dir, or delete the folder"
             )
+        self._check_frozen(frozen or {})
+        if changed:
+            before = f"config_until_step_{max(self.saved_steps(), default=0):06d}.toml"
+            if not (self.path / before).exists():  # else the last one has not made a step
+                self.write_text(before, config.read_text())
+            self.write_text("config.toml", resolved)
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        with suppress(FileNotFoundError):
+            handle = _held.pop(self._key(), None)
+            if handle is not None:
+                os.close(handle)
+
+    def _key(self) -> tuple[int, int, int]:
+        found = self.path.stat()
+        return os.getpid(), found.st_dev, found.st_ino
+
+    def _lock(self) -> None:
+        """Of the kernel, which frees it when the process ends in whatever way."""
+        if self._key() in _held:
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise ConfigError(
+                f"{self.path} is in use: another process runs there, and two would delete each other's files. Wait for it, "
+                "stop it, or give this run another run_dir"
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(handle)
+            return
+        _held[self._key()] = handle
+
+    def _check_frozen(self, frozen: Mapping[str, Path]) -> None:
+        """Raises ConfigError where a run would go on with other frozen weights than it began with."""
+        file = self.path / MODELS
+        known = (
+            json.loads(file.read_text()) if file.exists() and self.saved_steps() else {}
+        )  # older runs have no such file
+        now = {key: {"folder": str(path), "weights": weights_digest(path)} for key, path in frozen.items()}
+        for key, model in now.items():
+            if key in known and known[key]["weights"] != model["weights"]:
+                raise ConfigError(
+                    f"{self.path} began with {key} = {known[key]['folder']}, and its weights are others than those of "
+                    f"{model['folder']} now. Of a run's folder the last checkpoint is taken. Put the old weights back, or give "
+                    "the run another run_dir"
+                )
+        if now and not known:
+            self.write_text(MODELS, json.dumps(now, indent=1) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """A small file, whole or not at all."""
@@ -72,6 +136,11 @@ class RunFolder:
         """One more line of a JSONL log."""
         with self._writing(name), (self.path / name).open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def has_row(self, name: str, step: int) -> bool:
+        """Whether a JSONL log has a line of this step."""
+        file = self.path / name
+        return file.exists() and any(json.loads(line)["step"] == step for line in _whole_lines(file))
 
     def write_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]], *, every: int, keep: int) -> None:
         """The recorded rollouts of a step: of step 1 and of every `every`-th.

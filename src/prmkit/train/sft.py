@@ -16,7 +16,7 @@ from prmkit.ops.masked import masked_sum
 from prmkit.ops.reduce import token_weights
 from prmkit.protocols import Learner
 from prmkit.train.config import SFTConfig
-from prmkit.train.loop import LoopConfig, batch_rows, fixed_batch, train_fixed
+from prmkit.train.loop import LoopConfig, batch_rows, data_digest, fixed_batch, train_fixed
 from prmkit.train.run_folder import RunFolder
 from prmkit.train.stop import StopRequest
 
@@ -84,4 +84,7 @@ def train_sft(
         keep_checkpoints=config.keep_checkpoints,
         report_to=config.report_to,
     )
-    return train_fixed(learner, minibatch, sft_loss, folder, loop, role="policy", on_step=on_step, stop=stop)
+    digest = data_digest((row.prompt_token_ids, row.token_ids) for row in encoded)
+    return train_fixed(
+        learner, minibatch, sft_loss, folder, loop, role="policy", digest=digest, on_step=on_step, stop=stop
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from prmkit.engines.local.attention import attend_in_float32_when_short
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.learner import LocalLearner
 from prmkit.engines.local.roles import FrozenModel, lora_config, narrow_linears, refuse_adapter
-from prmkit.engines.local.save import save_adapter, save_full
+from prmkit.engines.local.save import frozen_base, save_adapter, save_full
 from prmkit.errors import ConfigError, ModelError
 from prmkit.models.load import compute_dtype, load_model, resolve_model_path
 from prmkit.train.implicit_config import ImplicitConfig
@@ -32,6 +33,8 @@ class ImplicitModels:
     tokenizer: Any
     reference_name: str
     """As prm.json names it."""
+    frozen: Mapping[str, Path]
+    """For `RunFolder.open`: folders of what never trains, by the key that names them."""
 
     @property
     def context(self) -> int:
@@ -76,7 +79,12 @@ def implicit_models(config: ImplicitConfig, work_dir: Path) -> ImplicitModels:
     frozen = None
     if reference is not None:
         frozen = FrozenModel(model=reference, tokens_per_microbatch=config.optimizer.tokens_per_microbatch)
-    return ImplicitModels(config=config, model=speaker, reference=frozen, tokenizer=tokenizer, reference_name=name)
+    folders = frozen_base(speaker)
+    if frozen is not None and name != "base":
+        folders["model.path" if config.reference == "model" else "reference"] = Path(name)
+    return ImplicitModels(
+        config=config, model=speaker, reference=frozen, tokenizer=tokenizer, reference_name=name, frozen=folders
+    )
 
 
 def _reference(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from prmkit.engines.local.attention import attend_in_float32_when_short
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.learner import LocalLearner, forward_only
 from prmkit.engines.local.sampler import LocalSampler
-from prmkit.engines.local.save import save_adapter, save_full, save_value_model
+from prmkit.engines.local.save import frozen_base, save_adapter, save_full, save_value_model
 from prmkit.engines.local.value_model import ValueModel, zero_head
 from prmkit.errors import ConfigError, ModelError
 from prmkit.models.load import compute_dtype, is_adapter, load_model, newest_policy, resolve_model_path
@@ -51,6 +51,8 @@ class LocalRoles:
     roles: Roles
     tokenizer: Any
     sampler: LocalSampler
+    frozen: Mapping[str, Path]
+    """For `RunFolder.open`: folders of what never trains, by the key that names them."""
 
 
 def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir: Path) -> LocalRoles:
@@ -62,6 +64,12 @@ def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir:
     if config.prm_path and not algorithm.uses_prm:
         raise ConfigError(
             "prm_path is set, but algorithm.process.coef = 0 leaves no PRM; raise it, or leave prm_path empty"
+        )
+    if prm_needs and algorithm.process.update == "none" and not (config.prm_path or config.reference_path):
+        alone = "" if config.model.lora_rank == 0 else ", with model.lora_rank = 0"
+        raise ConfigError(
+            'algorithm.process.update = "none" freezes a PRM that is still its own reference, so every process reward would be '
+            f"exactly 0; set prm_path to a trained PRM{alone}"
         )
     if config.reference_path and not (prm_needs or algorithm.kl.coef > 0):
         raise ConfigError(
@@ -75,7 +83,7 @@ def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir:
     if reference is not None and algorithm.kl.coef > 0:  # compared with the policy, hence at its temperature
         same = temperature == reference.model.temperature
         kl_reference = reference if same else _frozen(replace(reference.model, temperature=temperature), config.policy)
-    learner = _learner(policy, config.policy, "policy", models.save, config, algorithm.num_minibatches)
+    learner = _learner(policy, config.policy, "policy", models.save, config.steps * algorithm.num_minibatches)
     sampler = LocalSampler(policy, models.tokenizer, version=lambda: learner.step)
     roles = Roles(
         sampler=sampler,
@@ -86,11 +94,17 @@ def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir:
         reference=kl_reference,
         critic=_critic(config, models) if algorithm.advantage == "gae" else None,
     )
-    return LocalRoles(roles=roles, tokenizer=models.tokenizer, sampler=sampler)
+    frozen = frozen_base(policy)
+    if reference is not None and not frozen:
+        key = "reference_path" if config.reference_path else "model.path"
+        path = config.reference_path or config.model.path
+        frozen = {key: resolve_model_path(path, work_dir, config.seed).resolve()}
+    return LocalRoles(roles=roles, tokenizer=models.tokenizer, sampler=sampler, frozen=frozen)
 
 
 def _implicit_prm(config: RLConfig, models: _Separate, reference: FrozenModel | None, work_dir: Path) -> ImplicitPRM:
     minibatches, replay = config.algorithm.prm_minibatches, config.algorithm.process.replay_batches
+    batches = config.steps + sum(min(step, replay) for step in range(config.steps))  # replay fills up at first
     spec = prm_spec(config, work_dir)
 
     def save(model: LanguageModel, path: Path) -> None:
@@ -98,7 +112,7 @@ def _implicit_prm(config: RLConfig, models: _Separate, reference: FrozenModel | 
         write_spec(path, spec)
 
     return ImplicitPRM(
-        _learner(models.prm(), config.prm, "prm", save, config, minibatches * (1 + replay)),
+        _learner(models.prm(), config.prm, "prm", save, minibatches * batches),
         reference,
         config.algorithm.process,
         num_minibatches=minibatches,
@@ -143,16 +157,14 @@ def _learner(
     optimizer: OptimizerConfig,
     role: str,
     save: Callable[[LanguageModel, Path], None],
-    config: RLConfig,
-    num_minibatches: int,
+    total_steps: int,
 ) -> LocalLearner:
-    total = config.steps * num_minibatches
     return LocalLearner(
         model,
         optimizer,
         role=role,
         entropy=role == "policy",  # its loss observes the entropy
-        total_steps=total,
+        total_steps=total_steps,
         save=lambda path: save(model, path),
     )
 
