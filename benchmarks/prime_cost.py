@@ -166,9 +166,8 @@ def stepper(setting: Setting, algorithm: Algorithm, clock: Clock, counts: Counts
     that their policies stay alike, and with them what the filter keeps."""
     optimizer = OptimizerConfig(learning_rate=1e-7, tokens_per_microbatch=4096)
     model = ModelConfig(path=str(setting.folder), dtype=setting.dtype)  # type: ignore[arg-type]
-    prm_path = (
-        model.path if algorithm.uses_prm else ""
-    )  # named, so that a frozen PRM may stand there too: time alone counts
+    # Named, so that the arm with a frozen PRM is allowed too: only its time counts here.
+    prm_path = model.path if algorithm.uses_prm else ""
     config = RLConfig(
         model=model, prm_path=prm_path, algorithm=algorithm, policy=optimizer, prm=optimizer, sampling=setting.params
     )
