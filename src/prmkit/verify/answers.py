@@ -174,12 +174,12 @@ def _unescaped(written: str) -> str:
 def _clause(text: str, start: int) -> str:
     """What a phrase names: the delimited maths that follows it, or the rest of its sentence."""
     line = text[start : start + _SENTENCE_CHARS].split("\n", 1)[0]
-    delimited = None if PRICES.fullmatch(line) else _DELIMITED.match(text, start)
+    delimited = None if "$" in line and PRICES.fullmatch(line) else _DELIMITED.match(text, start)
     if delimited and not _DELIMITED.search(line, max(0, delimited.end() - start)):
         rest = line[max(0, delimited.end() - start) :]
         sign = re.match(r" ?(?:\\?%|percent\b)", rest)
         return next(group for group in delimited.groups() if group is not None).strip() + ("%" if sign else "")
-    line = _HOPE.sub("", line)
+    line = _HOPE.sub("", line) if "I hope" in line else line
     end = _SENTENCE_END.search(line)
     sentence = line[: end.start()] if end else line
     marks = "*_`\"'\u201c\u201d "
