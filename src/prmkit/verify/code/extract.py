@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import re
 
 from prmkit.verify.answers import after_thinking
+from prmkit.verify.code.source import parse
 
 _FENCE = re.compile(r"^([ \t]*+)(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)[^\n`]*+$", re.MULTILINE)
 """Nothing in it is tried twice, so that no text makes it slow."""
@@ -71,8 +71,8 @@ def _in_docstring(code: str) -> bool:
 
 def _is_python(code: str) -> bool:
     try:
-        ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        parse(code)
+    except SyntaxError:
         return False
     return True
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prmkit.errors import DataError
+from prmkit.verify.code.source import parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +69,12 @@ class AssertTests:
     @property
     def classes(self) -> tuple[str, ...]:
         """Classes of the problem, whose instances both sides can hold."""
-        return tuple(node.name for node in ast.parse(self.prompt).body if isinstance(node, ast.ClassDef))
+        return tuple(node.name for node in parse(self.prompt).body if isinstance(node, ast.ClassDef))
 
     @property
     def imports(self) -> tuple[str, ...]:
         """Names that the tests import: never the program's, also where the import fails."""
-        trees = [ast.parse(source) for source in (self.prompt, self.setup, *(s.source for s in self.statements))]
+        trees = [parse(source) for source in (self.prompt, self.setup, *(s.source for s in self.statements))]
         found = [node for tree in trees for node in _run(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         return tuple(dict.fromkeys((a.asname or a.name).split(".")[0] for node in found for a in node.names))
 
@@ -296,6 +297,6 @@ def _value(text: object) -> object:
 
 def _parsed(source: str, what: str) -> ast.Module:
     try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError) as error:
+        return parse(source)
+    except SyntaxError as error:
         raise DataError(f"{what} is no Python: {error} in {source[:80]!r}") from error

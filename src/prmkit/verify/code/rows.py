@@ -10,6 +10,7 @@ from typing import Any
 
 from prmkit.data.types import Message, Prompt
 from prmkit.errors import DataError
+from prmkit.verify.code.source import parse
 
 _ASK_FUNCTION = "Complete this Python function. Answer with the whole function, imports included, in a ```python block."
 _ASK_PROGRAM = "Write a Python program that solves this problem. Answer with the program in a ```python block."
@@ -157,15 +158,15 @@ def _used_names(code: str, sources: list[str]) -> list[str]:
 
 def _tree(source: str) -> ast.Module:
     try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError) as error:
+        return parse(source)
+    except SyntaxError as error:
         raise DataError(f"a row's code is no Python: {error} in {source[:80]!r}") from error
 
 
 def _is_python(source: str) -> bool:
     try:
-        return bool(ast.parse(source).body)
-    except (SyntaxError, ValueError):
+        return bool(parse(source).body)
+    except SyntaxError:
         return False
 
 
