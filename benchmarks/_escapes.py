@@ -141,15 +141,38 @@ def as_prompt(tests: dict[str, Any]) -> Prompt:
 
 
 def keepers() -> list[int]:
-    """Processes of any sandbox on this machine, by their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and b"inside.keeper" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
+    """Processes of the sandboxes of this process, by their command line; another process here may have sandboxes too."""
+    starters, pid = set(), os.getpid()
+    while pid > 0:  # what outlives its starter is handed on to a process above that one, mostly to the first of all
+        starters.add(pid)
+        pid = _parent(pid)
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if _is_keeper(pid) and _owner(pid) in starters]
+
+
+def _owner(pid: int) -> int:
+    """The first process above a sandbox's that is none of it."""
+    while pid > 0 and _is_keeper(pid):
+        pid = _parent(pid)
+    return pid
+
+
+def _is_keeper(pid: int) -> bool:
+    """Also bwrap itself, whose command line holds the whole command."""
+    return b"inside.keeper" in _read(f"/proc/{pid}/cmdline")
+
+
+def _parent(pid: int) -> int:
+    words = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return int(words[1]) if words else 0
+
+
+def _read(path: str) -> bytes:
+    """Nothing, where the process has ended meanwhile."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
 
 
 def tester_keepers(verifier: CodeVerifier) -> set[int]:
@@ -162,9 +185,7 @@ def still_there(pids: set[int]) -> set[int]:
     end = time.monotonic() + 10.0
     while pids and time.monotonic() < end:
         time.sleep(0.02)
-        pids = {
-            pid for pid in pids if Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes()
-        }
+        pids = {pid for pid in pids if _read(f"/proc/{pid}/cmdline")}
     return pids
 
 

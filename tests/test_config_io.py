@@ -172,7 +172,6 @@ configs = st.builds(
 
 
 @given(config=configs)
-@settings(deadline=None)
 def test_toml_round_trip_is_exact(config: Config) -> None:
     assert from_dict(Config, tomllib.loads(to_toml(config)), "round trip") == config
 
@@ -207,7 +206,7 @@ def leaf_hints(cls: type, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...],
 
 @pytest.mark.parametrize("cls", [RLConfig, Algorithm])
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_real_configurations_survive_the_round_trip(cls: type, data: st.DataObject) -> None:
     leaves = leaf_hints(cls)
     stated: dict[str, Any] = {}

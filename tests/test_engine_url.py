@@ -28,7 +28,7 @@ from prmkit.rl.config import RLConfig
 from prmkit.train.config import SFTConfig
 
 PARAMS = SamplingParams(temperature=0.7, top_p=0.9, max_tokens=32)
-FAST = ServerConfig(attempts=3, wait_s=0.01, max_wait_s=0.05, timeout_s=5.0)
+FAST = ServerConfig(attempts=3, wait_s=0.01, max_wait_s=0.05, timeout_s=30.0)
 
 
 def prompt(text: str, name: str = "") -> Prompt:
@@ -244,26 +244,33 @@ def test_a_wrong_number_of_answers() -> None:
 
 
 def test_a_slow_reply_is_given_up_and_asked_again() -> None:
+    release = threading.Event()
+
     def answer(asked: Asked) -> str:
         if asked.text != "fine" and asked.attempt == 1:
-            time.sleep(1.0)
+            release.wait(60)
         return "4"
 
     with chat_api(answer) as api:
-        rollout = one(api, ServerConfig(attempts=2, wait_s=0.0, timeout_s=0.3))
+        rollout = one(api, ServerConfig(attempts=2, wait_s=0.0, timeout_s=1.0))
         assert rollout.text == "4"
-        rollout = one(api, ServerConfig(attempts=1, timeout_s=0.3))
+        rollout = one(api, ServerConfig(attempts=1, timeout_s=5.0))
+        release.set()
     assert rollout.text == "4"  # the same request again: the server has it ready
 
 
 def test_a_reply_that_never_comes_is_a_timeout() -> None:
+    release = threading.Event()
+
     def answer(asked: Asked) -> str:
-        time.sleep(0.0 if asked.text == "fine" else 0.6)
+        if asked.text != "fine":
+            release.wait(60)
         return "4"
 
     with chat_api(answer) as api:
-        rollout = one(api, ServerConfig(attempts=2, wait_s=0.0, timeout_s=0.2))
-    assert (rollout.finish, rollout.failure) == ("error", "no reply within 0.2 s (attempt 2)")
+        rollout = one(api, ServerConfig(attempts=2, wait_s=0.0, timeout_s=0.4))
+        release.set()
+    assert (rollout.finish, rollout.failure) == ("error", "no reply within 0.4 s (attempt 2)")
 
 
 @pytest.mark.parametrize("as_date", [False, True])

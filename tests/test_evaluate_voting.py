@@ -59,7 +59,7 @@ def test_golden_numbers(votes: list[Vote], k: int, expected: float) -> None:
     assert plain_majority(votes, k) == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(keys=st.lists(st.sampled_from([None, "a", "b", "c", "d"]), min_size=1, max_size=8), data=st.data())
 def test_it_is_the_mean_over_all_subsets(keys: list[str | None], data: st.DataObject) -> None:
     votes: list[Vote] = [(key, {"a": 1.0, "b": 0.25}.get(key or "", 0.0)) for key in keys]

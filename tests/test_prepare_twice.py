@@ -102,7 +102,7 @@ def jaccard(a: list[str], b: list[str], n: int) -> float:
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=9), max_size=8),
     st.integers(1, 3),

@@ -52,20 +52,21 @@ def test_what_a_hostile_program_can_do(escape: Any, verifier: CodeVerifier, outs
 def test_the_same_attempts_succeed_without_a_sandbox(name: str, outside: Any) -> None:
     """What is above would mean nothing if the attempts could not work."""
     escape = next(each for each in escapes.ESCAPES if each.name == name)
-    with CodeVerifier(CodeConfig(sandbox="unsafe", time_s=10.0, reward="fraction")) as verifier:
-        outcome = escapes.run_escape(verifier, escape, outside, 10.0)
+    with CodeVerifier(CodeConfig(sandbox="unsafe", time_s=60.0, reward="fraction")) as verifier:
+        outcome = escapes.run_escape(verifier, escape, outside, 60.0)
     assert outcome.status == "passed"
     assert outcome.escapes[0] == "test 1 passed"
 
 
-def test_a_right_program_passes_the_tests_that_hostile_ones_fail(verifier: CodeVerifier) -> None:
+def test_a_right_program_passes_the_tests_that_hostile_ones_fail() -> None:
     right = [
         (escapes.ADD, "def add(a, b): return a + b"),
         (escapes.FIND, f"def find(n): return {escapes.SECRET}"),
         (escapes.CALL, f"def find(n): return {escapes.SECRET}"),
         (escapes.ESCAPED, "print('escaped')"),
     ]
-    verdicts = verifier.verify([(escapes.as_prompt(tests), program) for tests, program in right])
+    with bubblewrap_verifier(reward="fraction", time_s=60.0, memory_mb=256, workers=1) as verifier:
+        verdicts = verifier.verify([(escapes.as_prompt(tests), program) for tests, program in right])
     assert [verdict.reward for verdict in verdicts] == [1.0] * 4
 
 
@@ -76,5 +77,5 @@ def test_many_hostile_programs_at_once_do_not_disturb_right_ones(outside: Any) -
     work = []
     for escape in hostile:
         work += [(escapes.as_prompt(escape.tests), escape.program), right]
-    with bubblewrap_verifier(time_s=10.0, workers=4) as verifier:
+    with bubblewrap_verifier(time_s=60.0, workers=4) as verifier:
         assert [verdict.reward for verdict in verifier.verify(work)] == [0.0, 1.0] * 4

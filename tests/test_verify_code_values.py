@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prmkit.errors import ConfigError, DataError
@@ -34,7 +34,6 @@ def no_handle(value: Any) -> Any:
     raise AssertionError(f"{value!r} is plain data")
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_plain_values_survive_the_wire_with_their_types(value: Any) -> None:
     data = json.loads(json.dumps(encode(value, no_handle)))
@@ -140,9 +139,9 @@ def test_values_are_compared_as_json(found: Any, expected: Any, tolerance: float
 
 def test_keys_whose_hashes_collide_are_compared_quickly() -> None:
     pairs = {"dict": [[k * (2**61 - 1), 0] for k in range(100_000)]}
-    start = time.perf_counter()
+    start = time.process_time()
     assert not same_value(pairs, {str(k): 0 for k in range(100_000)})
-    assert time.perf_counter() - start < 5  # in a dict of such keys, minutes
+    assert time.process_time() - start < 5  # in a dict of such keys, minutes
 
 
 @pytest.mark.parametrize(
@@ -189,10 +188,10 @@ def test_the_program_is_the_last_block_labelled_python_else_the_last_without_a_l
     ],
 )
 def test_no_response_makes_extraction_slow(line: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     extract_code(line)
     defines(line.replace("`", "d"), "f")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_definitions_are_those_of_the_outer_level() -> None:

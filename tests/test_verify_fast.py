@@ -82,20 +82,20 @@ def lists(draw: st.DrawFn) -> str:
     return begin + draw(st.sampled_from([", ", ","])).join(draw(st.lists(item, min_size=2, max_size=4))) + end
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(plain, plain)
 def test_any_two_numbers(a: str, b: str) -> None:
     agree(normalise(a), normalise(b))
     assert fast_equal(normalise(a), normalise(a)) is True
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(lists(), lists())
 def test_any_two_lists(a: str, b: str) -> None:
     agree(normalise(a), normalise(b))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(lists(), item)
 def test_a_list_and_a_number(a: str, b: str) -> None:
     agree(normalise(b), normalise(a))

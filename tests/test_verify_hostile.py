@@ -7,6 +7,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepare_setup import is_linear
 
 from prmkit.config import MathConfig
 from prmkit.data.types import Prompt, Verdict
@@ -32,10 +33,15 @@ REPEATED = [
 def test_finding_an_answer_is_linear(reference: str, frame: str) -> None:
     slow = []
     for piece in REPEATED:
-        text = frame.format(piece * (20_000 // len(piece)))
+
+        def find(count: int, piece: str = piece) -> None:
+            fast_verdict(reference, frame.format(piece * count), options=LENIENT)
+
+        count = 20_000 // len(piece)
         start = time.process_time()
-        fast_verdict(reference, text, options=LENIENT)
-        if (took := time.process_time() - start) > 0.5:
+        find(count)
+        took = time.process_time() - start
+        if took > 0.5 and not is_linear(find, count // 4):  # a slow machine is no quadratic search
             slow.append((piece, took))
     assert slow == []
 
@@ -46,7 +52,7 @@ pieces = st.sampled_from(
 responses = st.one_of(st.lists(pieces, max_size=30).map("".join), st.text(max_size=80))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(responses, st.sampled_from(["7", "x+1", "(B)", "(1,2)", r"\{1,2\}", "50%"]))
 def test_any_text_gets_a_verdict_or_is_left_to_math_verify(text: str, reference: str) -> None:
     for options in (MathConfig(), LENIENT):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from prmkit.models.chat_server import Failure, Reply
 from prmkit.verify import make_verifier
 from prmkit.verify.judge import TEMPLATES, JudgeVerifier, fill, load_template, read_verdict
 
-FAST = ServerConfig(attempts=2, wait_s=0.01, max_wait_s=0.05, timeout_s=5.0)
+FAST = ServerConfig(attempts=2, wait_s=0.01, max_wait_s=0.05, timeout_s=30.0)
 TURNS = (Message(role="system", content="Be brief."), Message(role="user", content="Capital of France?"))
 
 
@@ -134,12 +134,13 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
 
 def test_a_judge_that_misbehaves() -> None:
     """Each response gets the verdict of its own request, in order, whatever happens to the others."""
+    release = threading.Event()
 
     def answer(asked: Asked) -> Say | str:
         said = asked.text.split(" response\n")[1].split("\n")[0]
         match said:
             case "slow":
-                time.sleep(0.6)
+                release.wait(60)
             case "broken":
                 return Say("", 500)
             case "once" if asked.attempt == 1:
@@ -151,9 +152,10 @@ def test_a_judge_that_misbehaves() -> None:
         return f"Verdict: {'correct' if said != 'Rome' else 'incorrect'}"
 
     texts = ["Paris", "slow", "broken", "once", "Rome", "filtered", "rambles", "Paris"]
-    config = ServerConfig(attempts=2, wait_s=0.0, max_wait_s=0.1, timeout_s=0.3)
+    config = ServerConfig(attempts=2, wait_s=0.0, max_wait_s=0.1, timeout_s=1.0)
     with chat_api(answer) as api:
         verdicts = judge(api, server=config).verify([(prompt(), text) for text in texts])
+        release.set()
         assert sum(" response\nParis\n" in asked.text for asked in api.seen) == 1  # equal questions are asked once
     statuses = ["ok", "timeout", "error", "ok", "ok", "error", "unparsed", "ok"]
     assert [v.status for v in verdicts] == statuses

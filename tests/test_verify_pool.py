@@ -28,6 +28,9 @@ from prmkit.verify.pool import WorkerPool
 from prmkit.verify.user_function import load_function
 
 TIMEOUT_S = 0.6
+"""Where something misses it."""
+PATIENT_S = 60.0
+"""Where nothing hangs: a busy machine may take its time."""
 MARGIN_S = 5.0
 """Over a deadline, for killing and for a busy machine."""
 
@@ -36,7 +39,7 @@ def item(text: str, answer: str = "") -> tuple[Prompt, str]:
     return Prompt(id="p", messages=(), answer=answer), text
 
 
-def user(name: str, workers: int = 1, timeout_s: float = TIMEOUT_S) -> FunctionVerifier:
+def user(name: str, workers: int = 1, timeout_s: float = PATIENT_S) -> FunctionVerifier:
     return FunctionVerifier(f"verifier_functions:{name}", workers=workers, timeout_s=timeout_s)
 
 
@@ -58,7 +61,7 @@ def alive(process: int) -> bool:
         return False
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> bool:
+def eventually(holds: Callable[[], bool], within_s: float = PATIENT_S) -> bool:
     end = time.monotonic() + within_s
     while not holds() and time.monotonic() < end:
         time.sleep(0.02)
@@ -73,7 +76,7 @@ def _no_process_is_left() -> Iterator[None]:
 
 
 def test_order_is_kept() -> None:
-    with user("slow_first", workers=2, timeout_s=5.0) as verifier:
+    with user("slow_first", workers=2) as verifier:
         verdicts = verifier.verify([item(str(i)) for i in range(8)])
     assert [verdict.reward for verdict in verdicts] == [i / 10 for i in range(8)]
 
@@ -128,7 +131,7 @@ def test_a_dead_worker_is_an_error_of_its_item_alone() -> None:
 
 def test_a_hang_that_ignores_signals_is_killed_at_its_deadline(tmp_path: Path) -> None:
     place = tmp_path / "pid"
-    with user("misbehave") as verifier:
+    with user("misbehave", timeout_s=TIMEOUT_S) as verifier:
         start = time.monotonic()
         hung, fine = verifier.verify([item("hang", str(place)), item("fine")])
         took = time.monotonic() - start
@@ -139,26 +142,31 @@ def test_a_hang_that_ignores_signals_is_killed_at_its_deadline(tmp_path: Path) -
 
 
 def test_survives_five_kills_in_a_row() -> None:
-    with user("misbehave", workers=2, timeout_s=0.3) as verifier:
+    with user("misbehave", workers=2, timeout_s=TIMEOUT_S) as verifier:
         verdicts = verifier.verify([item(text) for text in ["hang"] * 5 + ["sigkill"] * 5 + ["fine"] * 3])
     assert [verdict.status for verdict in verdicts] == ["timeout"] * 5 + ["error"] * 5 + ["ok"] * 3
 
 
 def test_what_a_killed_function_started_dies_too(tmp_path: Path) -> None:
     place = tmp_path / "pid"
-    with user("misbehave") as verifier:
+    with user("misbehave", timeout_s=TIMEOUT_S) as verifier:
         assert verifier.verify([item("child", str(place))])[0].status == "timeout"
         assert eventually(lambda: not alive(int(place.read_text())))
 
 
+def process_of(verdict: Verdict) -> int:
+    """The worker that `worker_id` ran in."""
+    return round(2**32 * (verdict.reward or 0.0))
+
+
 def test_an_idle_worker_that_was_killed_costs_no_item() -> None:
     with user("worker_id") as verifier:
-        first = round(2**32 * (verifier.verify([item("")])[0].reward or 0.0))
+        first = process_of(verifier.verify([item("")])[0])
         os.kill(first, signal.SIGKILL)
         assert eventually(lambda: not alive(first))
         second = verifier.verify([item("")])[0]
     assert second.status == "ok"
-    assert round(2**32 * (second.reward or 0.0)) != first
+    assert process_of(second) != first
 
 
 def test_an_item_that_cannot_be_sent_is_an_error() -> None:
@@ -197,13 +205,20 @@ def test_threads_may_share_a_verifier() -> None:
     }
 
 
-def test_an_interrupted_call_leaves_nothing_for_the_next() -> None:
-    with user("misbehave", timeout_s=30.0) as verifier:
+def test_an_interrupted_call_leaves_nothing_for_the_next(tmp_path: Path) -> None:
+    place = tmp_path / "pid"
+
+    def interrupt() -> None:
+        if eventually(place.exists):  # the call is under way: any sooner, Ctrl-C would end the tests
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with user("misbehave") as verifier:
         verifier.verify([item("fine")])
-        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        thread = threading.Thread(target=interrupt)
+        thread.start()
         with pytest.raises(KeyboardInterrupt):
-            verifier.verify([item("hang")])
+            verifier.verify([item("hang", str(place))])
+        thread.join()
         assert verifier.verify([item("raise"), item("fine")])[1].reward == 1.0
 
 
@@ -228,9 +243,12 @@ def run_script(*arguments: str) -> subprocess.Popen[str]:
 def test_ctrl_c_reaches_the_trainer_only(tmp_path: Path) -> None:
     place = tmp_path / "pid"
     with run_script("nap", str(place)) as script:
+        assert script.stdout is not None
         assert eventually(place.exists)
         os.killpg(script.pid, signal.SIGINT)
-        assert script.communicate(timeout=30)[0].split("\n") == ["ready", "trainer got it", "ok", ""]
+        assert [script.stdout.readline(), script.stdout.readline()] == ["ready\n", "trainer got it\n"]
+        place.unlink()  # ends the nap
+        assert script.communicate(timeout=PATIENT_S)[0] == "ok\n"
 
 
 def test_a_hung_worker_dies_with_its_killed_parent(tmp_path: Path) -> None:
@@ -345,12 +363,22 @@ def test_nasty_answers_all_get_a_verdict_in_time() -> None:
     A worker that were not killed at its deadline would use more than one deadline's worth; one that waits, and so uses none,
     would keep this call from ending.
     """
-    timeout_s, start_s = 0.5, 3.0  # an interpreter with sympy starts in 1 to 2 seconds of processor time
+    timeout_s, easy, right = 0.5, [item(r"\boxed{1+x}", "x+1"), item(r"\boxed{x-1}", "x+1")], [1.0, 0.0]
     before = processor_time_of_workers()
+    with MathVerifier(workers=1, timeout_s=PATIENT_S) as verifier:
+        assert [verdict.reward for verdict in verifier.verify(easy)] == right
+    start_s = 2 * (processor_time_of_workers() - before)  # of an interpreter with sympy; it is not always as fast
+    before, lost = processor_time_of_workers(), 0
+
+    def lives_on() -> bool:
+        nonlocal lost
+        found = verifier.verify(easy)
+        lost += sum(verdict.status != "ok" for verdict in found)
+        return [verdict.reward for verdict in found] == right
+
     with MathVerifier(workers=2, timeout_s=timeout_s) as verifier:
         verdicts = verifier.verify([item(rf"\boxed{{{answer}}}", "x+1") for answer in NASTY])
-        easy, right = [item(r"\boxed{1+x}", "x+1"), item(r"\boxed{x-1}", "x+1")], [1.0, 0.0]
-        assert eventually(lambda: [verdict.reward for verdict in verifier.verify(easy)] == right, within_s=60.0)
+        assert eventually(lives_on)
     used = processor_time_of_workers() - before
     for answer, verdict in zip(NASTY, verdicts, strict=True):
         assert verdict.reward != 1.0, answer[:40]
@@ -358,7 +386,7 @@ def test_nasty_answers_all_get_a_verdict_in_time() -> None:
         assert verdict.status != "timeout" or verdict.detail == "no verdict after 0.5 s; the worker was killed"
     num_killed = sum(verdict.status in ("timeout", "error") for verdict in verdicts)
     assert 0 < num_killed < len(NASTY)
-    assert used < len(NASTY) * timeout_s + (num_killed + 2) * start_s
+    assert used < len(NASTY) * timeout_s + (num_killed + lost + 2) * start_s
 
 
 def test_equal_comparisons_are_made_once() -> None:
@@ -379,7 +407,7 @@ def test_workers_do_not_import_torch() -> None:
 
 
 def rewards(name: str, *texts: str, **options: Any) -> list[Verdict]:
-    settings = {"workers": 1, "timeout_s": 20.0} | options
+    settings = {"workers": 1, "timeout_s": PATIENT_S} | options
     with FunctionVerifier(f"user_rewards:{name}", **settings) as verifier:
         return verifier.verify([item(text) for text in texts])
 
@@ -397,8 +425,11 @@ def test_a_worker_is_replaced_after_so_many_items() -> None:
     assert found == [0.1, 0.2, 0.1, 0.2, 0.1]
 
 
-def test_a_worker_that_has_grown_is_replaced() -> None:
+def test_a_worker_that_has_grown_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interpreter holds about 15 MB; 40 MB more an item pass 100 MB with the third at the latest."""
+    monkeypatch.setattr(
+        "prmkit.verify.pool._LIVENESS_S", PATIENT_S
+    )  # no look in the middle of an item, however slow it is
     found = [verdict.reward for verdict in rewards("leaks", *"abcdef", memory_mb=100)]
     assert None not in found
     assert max(value for value in found if value is not None) <= 0.3
@@ -419,20 +450,18 @@ def test_big_inputs_arrive_and_big_outputs_are_cut() -> None:
 
 def test_a_worker_that_does_not_read_blocks_nobody() -> None:
     """A stopped process leaves a pipe full: the deadline has to hold for handing the item over, too."""
-    with FunctionVerifier("user_rewards:stuck_reader", workers=1, timeout_s=1.0) as verifier:
-        assert verifier.verify([item("stop")])[0].reward == 1.0
-        time.sleep(0.6)
+    with user("worker_id", timeout_s=1.0) as verifier:
+        os.kill(process_of(verifier.verify([item("")])[0]), signal.SIGSTOP)  # nothing is delivered to it from here on
         start = time.monotonic()
         late, fine = verifier.verify([item("y" * (8 * 2**20)), item("z")])
         took = time.monotonic() - start
     assert late.status == "timeout"
-    assert fine.reward == 1.0
+    assert fine.status == "ok"
     assert took < 1.0 + 2 * MARGIN_S
 
 
 def test_garbage_in_the_pipe_is_an_error_and_no_crash() -> None:
-    with FunctionVerifier("user_rewards:garbage", workers=1, timeout_s=20.0) as verifier:
-        first = verifier.verify([item("a")])[0]
+    (first,) = rewards("garbage", "a")
     assert (first.status, first.detail) == ("error", "something wrote into the worker's pipe; the worker was killed")
 
 
@@ -453,7 +482,7 @@ def test_an_event_loop_can_judge_in_threads() -> None:
         asked = (asyncio.to_thread(verifier.verify, [item(rf"\boxed{{{k}+x}}", "x+1")]) for k in range(4))
         return [verdicts[0] for verdicts in await asyncio.gather(*asked)]
 
-    with MathVerifier(workers=2, timeout_s=30.0) as verifier:
+    with MathVerifier(workers=2, timeout_s=PATIENT_S) as verifier:
         assert [verdict.reward for verdict in asyncio.run(requests())] == [0.0, 1.0, 0.0, 0.0]
 
 

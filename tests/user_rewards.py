@@ -120,17 +120,6 @@ def length(prompt: Prompt, text: str) -> float:
     return len(text) / 2**20 / 100
 
 
-def stuck_reader(prompt: Prompt, text: str) -> float:
-    """Stops the whole worker shortly after its verdict, so that it does not read what comes next."""
-    if text == "stop":
-        import os
-        import signal
-        import threading
-
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGSTOP)).start()
-    return 1.0
-
-
 def garbage(prompt: Prompt, text: str) -> float:
     """Writes into every file that is open, the worker's own pipe among them."""
     import os

@@ -61,7 +61,8 @@ def misbehave(prompt: Prompt, text: str) -> float:
             Path(prompt.answer).write_text(str(child.pid))
             child.wait()
         case "nap":
-            time.sleep(1.5)
+            while Path(prompt.answer).exists():
+                time.sleep(0.01)
     return 1.0
 
 

@@ -30,7 +30,7 @@ INSIDE_MODULES = (host, keeper, tester)
 """Imported here so that their byte code is on disk, and no cell compiles it anew."""
 _FIRST_USER, _USERS = 40_000, 10_000
 """As root, each cell gets a user id of its own out of these, so that its limit on processes counts itself alone."""
-_users = itertools.count(os.getpid())
+_users = itertools.count(6_181 * os.getpid())  # processes started one after the other begin hundreds of ids apart
 _CHECKER = "/checker"
 WORK, PACKAGES = "/work", "/packages"
 

@@ -17,6 +17,8 @@ from prmkit.verify.code.session import Session, how_it_died
 from prmkit.verify.code.watch import OutOfMemory, OutOfTime, Watch
 
 _CHUNK = 1 << 16
+_GOODBYE_S, _MISBEHAVED_S = 2.0, 0.2
+"""For a process to end after its connection has: the first if nothing is wrong with what it sent."""
 
 
 class Gone(Exception):
@@ -166,7 +168,7 @@ class Calls:
         self.close()
         ended: Ended | None = None
         if isinstance(reason, Gone):
-            ended = self._session.cell.ended(0.2)
+            ended = self._session.cell.ended(_MISBEHAVED_S if str(reason) else _GOODBYE_S)
         if ended is None:
             self._session.stop()
         elif ended.keeper_gone:
