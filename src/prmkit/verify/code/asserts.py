@@ -71,6 +71,7 @@ class Asserts:
             self._all = decided("raised", f"in the setup of the tests: {report['setup']}")
         elif "end" in report:
             self._found[report["end"]] = decided(report["verdict"], report.get("detail", ""), run.seconds)
+            run.restart_clock()  # what is left of this test's time is not the next one's
 
     def _decide(self, run: _Run, statement: int, verdict: TestVerdict) -> None:
         """A program that does not even load, or not survive the setup, fails every test."""
@@ -107,7 +108,7 @@ class _Run:
         except BaseException:
             ours.close()
             raise
-        self._watch = self._new_watch()
+        self.restart_clock()
 
     @property
     def seconds(self) -> float:
@@ -124,8 +125,12 @@ class _Run:
             raise CellError(f"the process of the tests ended: {self._how_the_tests_ended() or error}") from None
         if "begin" in report:  # statements that prepare have a clock of their own, and are not the test's
             self.begun = self.begun or report["counts"]
-            self._watch = self._new_watch()
+            self.restart_clock()
         return report
+
+    def restart_clock(self) -> None:
+        """A test's whole time from now on."""
+        self._watch = self._new_watch()
 
     def how_the_program_ended(self) -> str:
         """For people; empty if it still runs. Raises CellError where its cell was ended from outside."""

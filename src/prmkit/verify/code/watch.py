@@ -14,6 +14,9 @@ _LOOK_S = 0.1
 """How often memory is looked at. A test that ends sooner is not looked at: it cannot fill much."""
 _GRACE_S = 2.0
 """For the keeper to end a job. One that a program has stopped or killed does not."""
+_PAUSED_S = 1.0
+"""Longer than this between two looks at the clock, and this process was stopped (Ctrl-Z, a batch system, a frozen container),
+with the program or while nobody read what it printed: that time is not the program's."""
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
@@ -30,8 +33,9 @@ class Watch:
 
     def __init__(self, cell: Cell, time_s: float, memory_mb: int) -> None:
         self._cell, self._memory_mb = cell, memory_mb
-        self.started = time.monotonic()
+        self.started = self._looked = time.monotonic()
         self._end, self._next_look = self.started + time_s, self.started + _LOOK_S
+        self._is_over = False
 
     @property
     def seconds(self) -> float:
@@ -39,10 +43,21 @@ class Watch:
         return time.monotonic() - self.started
 
     def wait(self, readable: Sequence[int], writable: Sequence[int] = ()) -> set[int]:
-        """Those that can be read or written, at least one. Raises OutOfTime or OutOfMemory."""
+        """Those that can be read or written, at least one. Raises OutOfTime or OutOfMemory.
+
+        What is there when the time is over is in time: this thread may have been late to look. That holds once, or a program
+        that never stops to print would never be out of time.
+        """
         while True:
             now = time.monotonic()
+            if now - self._looked > _PAUSED_S:
+                self._end += now - self._looked
+            self._looked = now
             if now >= self._end:
+                ready = set() if self._is_over else wait_for(readable, writable, 0)
+                self._is_over = True
+                if ready:
+                    return ready
                 raise OutOfTime
             if now >= self._next_look:
                 held = memory_mb(self._cell.pid)
