@@ -16,7 +16,8 @@ from prmkit.verify.code.session import Session, how_it_died
 from prmkit.verify.code.watch import OutOfMemory, OutOfTime, Watch
 
 _REPORT_BYTES = 1 << 20
-_GOODBYE_S = 0.5
+_GOODBYE_S = 2.0
+"""For a process to end after its connection has. One that was killed from outside must not count as one that failed."""
 
 
 class Asserts:
