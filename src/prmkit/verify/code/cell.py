@@ -58,13 +58,25 @@ class Cell:
     """Started by `start`, ended by `kill`. Not for several threads at once, except for `kill`."""
 
     def __init__(self, wrapping: Wrapping) -> None:
-        self._wrapping = wrapping
-        self._folder = tempfile.mkdtemp(prefix="prmkit-code-") if wrapping.work_folder else ""
-        self._killed = False
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control = ours
-        try:
+        """Raises CellError where the machine gives no process for it, or no more open files."""
+        self._wrapping, self._killed = wrapping, False
+        with contextlib.ExitStack() as opened:
+            for fd in wrapping.fds:
+                opened.callback(os.close, fd)
+            try:
+                self._start(opened)
+            except OSError as error:
+                raise CellError(f"the sandbox cannot be started: {error}") from error
+
+    def _start(self, opened: contextlib.ExitStack) -> None:
+        wrapping = self._wrapping
+        with contextlib.ExitStack() as kept:
+            self._log = kept.enter_context(tempfile.TemporaryFile())
+            self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            kept.enter_context(self.control)
+            opened.enter_context(theirs)
+            self._folder = tempfile.mkdtemp(prefix="prmkit-code-") if wrapping.work_folder else ""
+            kept.callback(shutil.rmtree, self._folder, ignore_errors=True)
             self._process = subprocess.Popen(
                 wrapping.command(theirs.fileno(), self._folder),
                 stdin=subprocess.DEVNULL,
@@ -75,14 +87,7 @@ class Cell:
                 pass_fds=(theirs.fileno(), *wrapping.fds),
                 start_new_session=True,
             )
-        except OSError as error:
-            ours.close()
-            self._log.close()
-            raise CellError(f"the sandbox cannot be started: {error}") from error
-        finally:
-            theirs.close()
-            for fd in wrapping.fds:
-                os.close(fd)
+            kept.pop_all()
 
     @property
     def pid(self) -> int:
@@ -141,8 +146,13 @@ class Cell:
     def kill(self) -> None:
         """End the whole process tree."""
         self._killed = True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        # A sandbox takes its processes with it. Without one, a job has a session of its own, which outlives the keeper's.
+        jobs = [] if self._wrapping.isolated else below(self._process.pid)
+        keeper = [self._process.pid] if self._process.returncode is None else []  # its number may be another's by now
+        for pid in (*keeper, *jobs):
+            for end in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    end(pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
         self.control.close()

@@ -19,10 +19,11 @@ _LAST_WORDS = 2000
 def run_test(session: Session, source: str, tests: StdioTests, number: int) -> TestVerdict:
     """Run the program on one input. Raises CellError."""
     config = session.config
+    given = tests.inputs[number].encode()
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     with closing([out, err]):
-        with closing([text_fd(tests.inputs[number].encode()), out_end, err_end]) as fds:
+        with closing([text_fd(given), out_end, err_end]) as fds:
             cell = session.cell
             watch = Watch(cell, config.time_s, config.memory_mb)
             session.submit("script", {"source": source}, fds)
