@@ -134,6 +134,35 @@ def test_odd_texts(tmp_path: Path) -> None:
     assert inner.asked == texts
 
 
+def test_a_detail_that_has_no_utf8_is_kept_all_the_same(tmp_path: Path) -> None:
+    class Quoting(Counting):
+        def verify(self, responses: Sequence[tuple[Prompt, str]]) -> list[Verdict]:
+            return [Verdict(status="ok", reward=1.0, detail=f"said {text}") for _, text in responses]
+
+    for _ in range(2):
+        with CachedVerifier(Quoting(), tmp_path / "c.db", "v") as verifier:
+            assert verifier.verify([(PROMPT, "a \ud83d")])[0].reward == 1.0
+
+
+def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    """A reader and one who would write, in the middle of opening the same file: SQLite gives the latter up at once."""
+    path = tmp_path / "c.db"
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute(
+            "CREATE TABLE verdicts (key TEXT PRIMARY KEY, status TEXT, reward REAL, detail TEXT) WITHOUT ROWID"
+        )
+        other.execute("BEGIN IMMEDIATE")
+        opened: list[CachedVerifier] = []
+        opening = threading.Thread(target=lambda: opened.append(CachedVerifier(Counting(), path, "v")))
+        opening.start()
+        opening.join(0.3)
+        assert not opened
+        other.execute("COMMIT")
+        opening.join(60.0)
+    other.close()
+    assert len(opened) == 1
+
+
 def test_many_rows_at_once(tmp_path: Path) -> None:
     inner = Counting()
     verifier = CachedVerifier(inner, tmp_path / "c.db", "v")

@@ -8,6 +8,7 @@ import os
 import platform
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,7 @@ _FORMAT = 1
 _KEPT = ("ok", "unparsed")
 _BUSY_S = 60.0
 """How long to wait while another process writes."""
+_AGAIN_S = 0.02
 _KEYS_PER_QUERY = 500
 
 
@@ -73,7 +75,7 @@ class CachedVerifier:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._open() as database:
-                database.execute("PRAGMA journal_mode=WAL")
+                _write_ahead(database)
                 database.execute(
                     "CREATE TABLE IF NOT EXISTS verdicts "
                     "(key TEXT PRIMARY KEY, status TEXT NOT NULL, reward REAL, detail TEXT NOT NULL) WITHOUT ROWID"
@@ -140,7 +142,8 @@ class CachedVerifier:
     def _write(self, verdicts: Mapping[str, Verdict]) -> None:
         if not verdicts:
             return
-        rows = [(key, v.status, v.reward, v.detail) for key, v in verdicts.items()]
+        # Half a surrogate pair, which a model may well write, has no UTF-8.
+        rows = [(k, v.status, v.reward, v.detail.encode(errors="replace").decode()) for k, v in verdicts.items()]
         with self._failing(), self._open() as database:
             database.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?)", rows)
 
@@ -153,6 +156,20 @@ class CachedVerifier:
                 f"{self._path}: the cache of verdicts failed: {error}. Free some space, delete the file, or run without "
                 "verifier.cache"
             ) from error
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """So that no reader waits for a writer. Where several processes ask for this at once, SQLite does not wait its turn as it
+    does elsewhere, since they could wait for each other."""
+    end = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(_AGAIN_S)
 
 
 def _version(package: str) -> str:
