@@ -16,6 +16,7 @@ FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # a container's /dev/shm may be too small for two at a time
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",

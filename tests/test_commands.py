@@ -359,7 +359,8 @@ def half_broken(prompt, text):
 )
 def test_a_verifier_that_fails_is_named_and_never_a_reward(name: str, verdicts: str, tmp_path: Path) -> None:
     (tmp_path / "judges.py").write_text(JUDGES)
-    flags = (f"--verifier.function=judges:{name}", "--verifier.timeout-s=0.3", "--prompts-per-step=1")
+    timeout_s = 0.3 if name == "hangs" else 60.0
+    flags = (f"--verifier.function=judges:{name}", f"--verifier.timeout-s={timeout_s}", "--prompts-per-step=1")
     done = rl(tmp_path, *flags, *WIDE, "--algorithm.filter.max-draws=1")
     assert done.code == 1
     assert f"accuracy unknown, 0% cut at max_tokens, verdicts {verdicts}. If many are undecided" in done.complaint()
