@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from prmkit.config import OptimizerConfig
 from prmkit.engines.local.language_model import LanguageModel
-from prmkit.engines.local.learner import LocalLearner, learning_rate_factor, microbatches
+from prmkit.engines.local.learner import LocalLearner, learning_rate_factor
+from prmkit.engines.local.microbatches import microbatches
 from prmkit.engines.local.value_model import ValueModel, zero_head
 from prmkit.errors import TrainingError
 from prmkit.ops.batch import Batch, LossSum, TokenOutputs, take

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.plain_decoder import LayerKeyValues, PlainDecoder
@@ -79,9 +78,3 @@ class PlainKeyValues:
         self.unseen_BP = None if self.unseen_BP is None else self.unseen_BP[row_B]
         for layer in self.layers:
             layer.keep(row_B)
-
-
-def all_positions_kept(model: LanguageModel) -> bool:
-    """Whether every layer's cache keeps all positions (no sliding window)."""
-    layers: list[Any] = DynamicCache(config=model.causal_lm.config).layers
-    return all(type(layer) is DynamicLayer for layer in layers)

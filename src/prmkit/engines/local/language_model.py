@@ -11,6 +11,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from prmkit.engines.local.microbatches import prompts_of
+from prmkit.engines.local.siblings import can_share_prompts, is_shared, states_before_responses
 from prmkit.models.logits import logits_multiplier
 from prmkit.ops.batch import Batch, TokenOutputs
 from prmkit.ops.logprobs import token_logprobs
@@ -40,6 +42,11 @@ class LanguageModel:
         """The Hugging Face model, without the adapters' wrapper."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether rows that begin with the same prompt can have it read once."""
+        return can_share_prompts(self.causal_lm)
+
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters of this role: the adapter's, or all of them."""
         named = list(self.model.named_parameters())
@@ -67,13 +74,21 @@ class LanguageModel:
         hidden_BTD: Tensor = decoder(input_ids=token_BT, use_cache=False).last_hidden_state
         return hidden_BTD
 
+    def states_before_responses(self, token_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
+        """(N, D): the hidden state before each response token, row after row. A prompt that rows share is read once."""
+        if self.shares_prompts:
+            prompts = prompts_of(token_BT, response_mask_BT)
+            if is_shared(prompts, self.device):
+                return states_before_responses(self.causal_lm, token_BT, response_mask_BT, prompts)
+        return self.hidden_states(token_BT)[:, :-1][response_mask_BT[:, 1:]]
+
     def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
         """Log-prob, and entropy if asked, at every response token (0 elsewhere), differentiable. Hidden states of the
         prompt's tokens never meet the vocabulary."""
         token_BT = batch.token_BT.to(self.device)
         mask_BT = batch.response_mask_BT.to(self.device)
         with self.speaking():
-            before_ND = self.hidden_states(token_BT)[:, :-1][mask_BT[:, 1:]]
+            before_ND = self.states_before_responses(token_BT, mask_BT)
             head = self.causal_lm.get_output_embeddings()
             logp_N, entropy_N = token_logprobs(
                 before_ND,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prmkit.config import OptimizerConfig
+from prmkit.engines.local.microbatches import PADDING, microbatches, prompts_of
 from prmkit.errors import TrainingError
 from prmkit.ops.batch import Batch, LossSum, TokenOutputs, UpdateResult, take
 
@@ -24,6 +25,11 @@ class TokenModel(Protocol):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
+        ...
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether rows of one micro-batch that begin with the same prompt have it read once."""
         ...
 
     def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
@@ -50,30 +56,6 @@ def learning_rate_factor(step: int, config: OptimizerConfig, total_steps: int) -
     if config.schedule == "linear":
         return low + (1 - low) * (1 - progress)
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-PADDING = {"cpu": 128, "cuda": 16384}
-"""Tokens of padding that take about as long as one more micro-batch: beyond that, it pays to cut."""
-
-
-def microbatches(length_B: Tensor, tokens_per_microbatch: int, padding: int = PADDING["cpu"]) -> Iterator[Tensor]:
-    """Row indices, longest first, in parts of similar lengths.
-
-    In each part rows x longest row <= the budget (a single row may exceed it), and about `padding` tokens or less pad.
-    """
-    order = torch.argsort(length_B, descending=True, stable=True)
-    part: list[int] = []
-    longest = padded = 0
-    for row, length in zip(order.tolist(), length_B[order].tolist(), strict=True):
-        padded += longest - length
-        if part and ((len(part) + 1) * longest > tokens_per_microbatch or padded > padding):
-            yield torch.tensor(part)
-            part = []
-        if not part:
-            longest, padded = length, 0
-        part.append(row)
-    if part:
-        yield torch.tensor(part)
 
 
 class LocalLearner:
@@ -128,8 +110,7 @@ class LocalLearner:
         self.optimizer.zero_grad(set_to_none=True)
         seen_BT = torch.zeros(minibatch.token_BT.shape)
         metrics: dict[str, float] = defaultdict(float)
-        padding = PADDING[self.model.device.type]
-        for rows in microbatches(minibatch.length_B, self.config.tokens_per_microbatch, padding):
+        for rows in parts_of(minibatch, self.model, self.config.tokens_per_microbatch):
             part = take(minibatch, rows)
             outputs = self.model.outputs(part, entropy=self.entropy)
             result = loss(outputs, part)
@@ -190,12 +171,18 @@ class LocalLearner:
         self.step = state["step"]
 
 
+def parts_of(batch: Batch, model: TokenModel, tokens_per_microbatch: int) -> Iterator[Tensor]:
+    """Rows of the batch in micro-batches, as suits the model."""
+    prompts = prompts_of(batch.token_BT, batch.response_mask_BT) if model.shares_prompts else None
+    return microbatches(batch.length_B, tokens_per_microbatch, PADDING[model.device.type], prompts)
+
+
 def forward_only(model: TokenModel, batch: Batch, tokens_per_microbatch: int, *, entropy: bool = False) -> TokenOutputs:
     """Outputs of a whole batch without gradient, in micro-batches, on the CPU."""
     output_BT = torch.zeros(batch.token_BT.shape)
     entropy_BT = torch.zeros(batch.token_BT.shape) if entropy else None
     with torch.no_grad():
-        for rows in microbatches(batch.length_B, tokens_per_microbatch, PADDING[model.device.type]):
+        for rows in parts_of(batch, model, tokens_per_microbatch):
             part = take(batch, rows)
             outputs = model.outputs(part, entropy=entropy)
             width = part.token_BT.shape[1]

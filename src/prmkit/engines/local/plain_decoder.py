@@ -15,14 +15,10 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
+from prmkit.engines.local.architecture import has_plain_layers
 from prmkit.engines.local.language_model import LanguageModel
 
-PLAIN = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-"""Families with the same layer: pre-norms, rotary attention, gated MLP. A subclass may differ, so it does not count."""
-MOVING_ROPE = ("dynamic", "longrope")
-"""Rotary embeddings whose frequencies depend on how long the sequence is."""
 ROOM = 64
 """Positions that the buffers of keys and values grow by, at least."""
 
@@ -30,7 +26,7 @@ ROOM = 64
 def is_plain(model: LanguageModel) -> bool:
     """Whether `PlainDecoder` computes what this model computes, given a cache in which every layer keeps all positions."""
     causal_lm = model.causal_lm
-    if type(causal_lm) not in PLAIN or causal_lm.config.rope_parameters["rope_type"] in MOVING_ROPE:
+    if not has_plain_layers(causal_lm):
         return False
     parts = [causal_lm.lm_head, *(p for layer in causal_lm.model.layers for p in _linears(layer).values())]
     return {type(part) for part in parts} <= {nn.Linear, LoraLinear}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from prmkit.data.chat import encode_prompt, end_token_ids, token_ends
 from prmkit.data.types import Group, Prompt, Rollout, SamplingParams
-from prmkit.engines.local.cache import KeyValues, PlainKeyValues, all_positions_kept
+from prmkit.engines.local.architecture import all_positions_kept
+from prmkit.engines.local.cache import KeyValues, PlainKeyValues
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.plain_decoder import PlainDecoder, is_plain
 from prmkit.errors import SamplingError
@@ -31,7 +32,7 @@ class LocalSampler:
     ) -> None:
         """`version` tells how often the policy has been updated; every rollout carries it."""
         self.model, self.tokenizer, self.max_rows, self.version = model, tokenizer, max_rows, version
-        self.plain = is_plain(model) and all_positions_kept(model)
+        self.plain = is_plain(model) and all_positions_kept(model.causal_lm)
         """Whether decoding takes the short way (the results are the same)."""
         self.end_ids = frozenset(end_token_ids(model.causal_lm, tokenizer))
         self.special_texts = frozenset(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)

@@ -55,6 +55,7 @@ class StepClassifier:
     """Around a token classifier of transformers."""
     head_name: str
     """Of the linear layer that ends it."""
+    shares_prompts = False
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +88,7 @@ class LabelTokens:
     label_ids: tuple[int, ...]
     """In the order of `CLASSES`."""
     whole_vocabulary: bool
+    shares_prompts = False
 
     @property
     def device(self) -> torch.device:
@@ -124,6 +126,11 @@ class LabelTokens:
 @dataclass(frozen=True, kw_only=True)
 class EndValueModel(ValueModel):
     """The value at each response token, that token read; a critic's is the value before it."""
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Rows are read whole."""
+        return False
 
     def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
         """The logit at every response token, 0 elsewhere; a value has no entropy."""

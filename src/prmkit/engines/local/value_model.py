@@ -23,12 +23,17 @@ class ValueModel:
         """Where the weights are."""
         return self.body.device
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether rows that begin with the same prompt can have it read once."""
+        return self.body.shares_prompts
+
     def outputs(self, batch: Batch, *, entropy: bool = False) -> TokenOutputs:
         """The value before every response token, 0 elsewhere; a value has no entropy."""
         device = self.device
         mask_BT = batch.response_mask_BT.to(device)
         with self.body.speaking():
-            before_ND = self.body.hidden_states(batch.token_BT.to(device))[:, :-1][mask_BT[:, 1:]]
+            before_ND = self.body.states_before_responses(batch.token_BT.to(device), mask_BT)
         value_N = self.head(before_ND.float()).squeeze(-1)
         zeros_BT = torch.zeros(mask_BT.shape, dtype=torch.float32, device=device)
         return TokenOutputs(output_BT=zeros_BT.masked_scatter(mask_BT, value_N))

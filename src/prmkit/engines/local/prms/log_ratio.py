@@ -17,9 +17,9 @@ from prmkit.data.chat import check_tokenizer
 from prmkit.data.layouts import LaidOut, as_response
 from prmkit.data.prm_spec import PRMSpec, base_folder
 from prmkit.data.types import RewardKind, Solution
-from prmkit.engines.local.cache import all_positions_kept
+from prmkit.engines.local.architecture import all_positions_kept
 from prmkit.engines.local.language_model import LanguageModel
-from prmkit.engines.local.learner import PADDING
+from prmkit.engines.local.microbatches import PADDING, sharing_pays
 from prmkit.engines.local.prms.prm import in_batches
 from prmkit.engines.local.prms.reading import (
     check_prompt_form,
@@ -98,7 +98,8 @@ class LogRatioHead:
     def _sharing_pays(self, prompt_length: int, num_rows: int) -> bool:
         """One more forward pass, and batches of one prompt only, cost about as much as two batches' padding may."""
         saved = (num_rows - 1) * prompt_length
-        return saved > 2 * PADDING[self.device.type] and all(map(all_positions_kept, self.models))
+        kept = all(all_positions_kept(model.causal_lm) for model in self.models)
+        return kept and sharing_pays(saved, PADDING[self.device.type])
 
     @property
     def models(self) -> tuple[LanguageModel, ...]:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from prmkit.data.layouts import LaidOut, separated
 from prmkit.data.prm_spec import PRMSpec
 from prmkit.data.types import Message, Prompt, RewardKind, Solution, StepRewards
-from prmkit.engines.local.learner import PADDING, microbatches
+from prmkit.engines.local.microbatches import PADDING, microbatches
 from prmkit.errors import DataError, PrmkitError
 from prmkit.protocols import Unscored
 
