@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pickle
@@ -26,7 +27,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, TextIO, cast, get_args
 
 from prmkit.data.types import Verdict, VerdictStatus
 from prmkit.errors import VerifierError
@@ -332,6 +333,7 @@ def serve(connection_fd: int, lifeline_fd: int) -> None:
     """The worker: load the judge, say so, then judge item after item until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(lifeline_fd)
+    sys.stdout, sys.stderr = _printed(sys.stdout), _printed(sys.stderr)
     connection = Connection(connection_fd)
     try:
         judge: Judge = pickle.loads(connection.recv_bytes())()
@@ -349,6 +351,24 @@ def serve(connection_fd: int, lifeline_fd: int) -> None:
         except BaseException as error:  # sys.exit() in a judge is a failure of its item too
             message = _encoded(error_verdict(describe(error)))
         connection.send_bytes(message)
+
+
+class _Printed(io.FileIO):
+    """What nobody takes (on a full disk, by a pipe whose reader has gone) is lost, and the verdict is not."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def _printed(stream: TextIO) -> TextIO:
+    """The same stream, in which printing does not fail; none where there is none."""
+    if stream is None:  # a daemon may have closed it
+        return stream
+    raw = io.BufferedWriter(_Printed(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(raw, encoding=stream.encoding, errors="backslashreplace", line_buffering=True)
 
 
 def _die_with(lifeline_fd: int) -> None:

@@ -101,7 +101,7 @@ def load_function(
             found = call(*item)
             verdict = reward_verdict(runner.run(awaited(found)) if inspect.isawaitable(found) else found, value_range)
         finally:
-            for stream in (sys.stdout, sys.stderr):  # what it printed, before a later item may kill the process
+            for stream in filter(None, (sys.stdout, sys.stderr)):  # before a later item may kill the process
                 stream.flush()
         return verdict
 
