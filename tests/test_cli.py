@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from prmkit import __version__
 from prmkit.cli.main import PRESETS, VERBS, main
 from prmkit.cli.parse import parse
 from prmkit.errors import CheckpointError, ConfigError, DataError, ModelError, TrainingError
+from prmkit.models.folders import work_dir
 from prmkit.rl.algorithm import Algorithm, Process
 
 TOY_PRESETS = {
@@ -283,3 +285,60 @@ def test_the_short_form_is_in_the_help_of_commands_with_a_task_alone(capsys: pyt
         assert ("--task NAME: short for --task.name NAME." in capsys.readouterr().out) is there
     assert main(["doctor", "--task", "gsm8k"]) == 2
     assert 'unknown flag "--task"' in capsys.readouterr().err
+
+
+CLOSED = "import os, sys; [os.close(fd) for fd in (0, 1, 2)]; sys.stdin = sys.stdout = sys.stderr = None"
+"""As a daemon may start a program."""
+
+
+def test_closed_standard_streams_lend_their_numbers_to_no_other_file() -> None:
+    code = f"{CLOSED}; from prmkit.cli.main import main; code = main(['--version']); sys.exit(code + 8 * os.pipe()[0])"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 8 * 3
+
+
+def test_a_reader_that_has_gone_is_no_traceback() -> None:
+    for words in (["--help"], ["sft", "--dry-run"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-m", "prmkit.cli.main", *words], stdout=writer, stderr=subprocess.PIPE, check=False
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_what_a_log_cannot_show_is_escaped(tmp_path: Path) -> None:
+    source = tmp_path / "\u03c0.jsonl"
+    source.write_text('{"id": "a", "prompt": "?", "steps": ["b"], "labels": [1]}\n', encoding="utf-8")
+    words = ["data", "convert", f"--source={source}", f"--target={source}2.jsonl", "--target-format=prmkit"]
+    done = subprocess.run(
+        [sys.executable, "-m", "prmkit.cli.main", *words],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\u03c0.jsonl (prmkit): 1 rows" in done.stdout
+
+
+def test_a_current_folder_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["sft", "--dry-run"]) == 2
+    assert "the current folder has been removed" in capsys.readouterr().err
+
+
+def test_without_a_home_folder_the_cache_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_: object) -> str:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("PRMKIT_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    with pytest.raises(ConfigError, match="PRMKIT_CACHE"):
+        work_dir()
+    monkeypatch.setenv("PRMKIT_CACHE", "models")
+    assert work_dir() == Path("models")

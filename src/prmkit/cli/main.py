@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from prmkit import __version__
 from prmkit.cli.parse import load, parse
@@ -64,11 +67,20 @@ Process rewards for LLM reasoning.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
-    0 done; 2 wrong configuration, data or command line; 1 any other error that prmkit explains; 130 interrupted.
-    Unexpected exceptions keep their traceback.
+    0 done; 2 wrong configuration, data or command line; 1 any other error that prmkit explains, or nobody reads what is printed
+    any more; 130 interrupted. Unexpected exceptions keep their traceback.
     """
+    _open_standard_files()
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _nobody_reads(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python flushes at its end
+        return 1
     except PrmkitError as error:
         _complain(f"error: {error}")
         return 2 if isinstance(error, (ConfigError, DataError)) else 1
@@ -108,6 +120,10 @@ def _run(args: list[str]) -> int:
 
 
 def _configured(verb: str, args: list[str]) -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder has been removed; change to another one") from None
     config_class, function = VERBS[verb]
     presets = load(PRESETS[verb]) if verb in PRESETS else None
     request = parse(verb, load(config_class), args, presets)
@@ -147,6 +163,26 @@ def _report(args: list[str]) -> None:
     out: Path = options.out or options.runs[0] / "report.html"
     load("prmkit.report:write_report")(options.runs, out)
     print(out)
+
+
+def _open_standard_files() -> None:
+    """Standard streams are there, and take any text: a file that gets a closed one's number would be written into, and what a
+    terminal or a log cannot show (a name in Greek on one that is Latin-1) would end a run."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    """Whether a pipe's other end is closed, as in `prmkit ... | head`."""
+    look = select.poll()
+    look.register(stream.fileno(), 0)
+    return any(found & select.POLLERR for _, found in look.poll(0))
 
 
 def _complain(message: str) -> None:

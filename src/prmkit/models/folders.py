@@ -9,14 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prmkit.data.prm_spec import base_folder
+from prmkit.errors import ConfigError
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 NUM_SAMPLES, SAMPLE_BYTES = 64, 16384
 
 
 def work_dir() -> Path:
-    """Where models that prmkit makes or unpacks are kept: $PRMKIT_CACHE, by default ~/.cache/prmkit."""
-    return Path(os.environ.get("PRMKIT_CACHE") or Path.home() / ".cache" / "prmkit")
+    """Where models that prmkit makes or unpacks are kept: $PRMKIT_CACHE, by default ~/.cache/prmkit.
+
+    Raises ConfigError for a user without a home folder, as in some containers.
+    """
+    try:
+        return Path(os.environ.get("PRMKIT_CACHE") or Path.home() / ".cache" / "prmkit")
+    except RuntimeError:
+        raise ConfigError(
+            "this user has no home folder; set the environment variable PRMKIT_CACHE to a folder for models"
+        ) from None
 
 
 def weights_digest(folder: Path) -> str:
