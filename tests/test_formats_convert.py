@@ -261,6 +261,10 @@ def test_without_outcome_no_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[
     code, _, err = run(capsys, NAMED["candidates_matched"], tmp_path / "b.jsonl", "preference", "--on-bad", "skip")
     assert code == 2
     assert "nothing to write: no solution is left of 2; 1 have no outcome, 1 are in no pair" in err
+    assert not (tmp_path / "b.jsonl").exists()
+    (tmp_path / "b.jsonl").write_text("what was there\n")
+    run(capsys, NAMED["candidates_matched"], tmp_path / "b.jsonl", "preference", "--on-bad", "skip")
+    assert (tmp_path / "b.jsonl").read_text() == "what was there\n"
 
 
 def test_prm800k_rows_are_chosen_by_phase_and_quality(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

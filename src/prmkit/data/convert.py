@@ -56,11 +56,7 @@ def convert(source: Source, config: ConvertConfig) -> Conversion:
     if options.label_type == "auto" and target.name in LABEL_COLUMNS:
         options = replace(options, label_type=label_type(_Run(source, replace(config, on_bad="skip")).solutions()))
     run = _Run(source, config)
-    write_jsonl(config.target, run.rows(target, options))
-    if not run.done.rows_out:
-        raise DataError(
-            f"{config.source}: nothing to write: no solution is left of {run.done.solutions_in}; {run.why()}"
-        )
+    write_jsonl(config.target, run.some_rows(target, options))
     return run.done
 
 
@@ -71,6 +67,14 @@ class _Run:
         self.done = Conversion()
         self._source, self._config = source, config
         self._where: dict[str, str] = {}
+
+    def some_rows(self, target: Format, options: WriteOptions) -> Iterator[dict[str, Any]]:
+        """The target's rows. Raises DataError after none: no earlier file is replaced by an empty one then."""
+        yield from self.rows(target, options)
+        if not self.done.rows_out:
+            raise DataError(
+                f"{self._config.source}: nothing to write: no solution is left of {self.done.solutions_in}; {self.why()}"
+            )
 
     def rows(self, target: Format, options: WriteOptions) -> Iterator[dict[str, Any]]:
         """The target's rows."""
