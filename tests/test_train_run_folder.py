@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import signal
 from pathlib import Path
@@ -86,6 +87,27 @@ def test_what_a_kill_left_behind_is_removed_on_opening(folder: RunFolder) -> Non
     assert [p.name for p in folder.checkpoints.iterdir()] == ["step_000001"]
     assert sorted(p.name for p in folder.path.iterdir()) == ["checkpoints", "config.toml", "rollouts"]
     assert folder.saved_steps() == [1]
+
+
+def test_what_somebody_has_put_beside_the_checkpoints_is_none(folder: RunFolder) -> None:
+    for step in (1, 2, 3):
+        checkpoint(folder, step)
+        (folder.checkpoints / f"step_{step:06d}.old").mkdir()
+    assert folder.saved_steps() == [2, 3]
+    assert (folder.checkpoints / "step_000001.old").is_dir()
+
+
+def test_files_are_utf8_in_every_locale(folder: RunFolder) -> None:
+    before = locale.setlocale(locale.LC_CTYPE)
+    config = 'run_dir = "runs/\u03c0"\n'
+    try:
+        locale.setlocale(locale.LC_CTYPE, "C")
+        other = RunFolder(folder.path.parent / "other")
+        other.open(config)
+        other.open(config)
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    assert (other.path / "config.toml").read_text(encoding="utf-8") == config
 
 
 def test_equal_states_are_equal_bytes_whatever_objects_they_are_made_of(folder: RunFolder) -> None:

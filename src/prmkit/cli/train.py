@@ -138,7 +138,10 @@ def _say(notes: Mapping[str, Sequence[str]]) -> None:
 
 def finish(done: bool, path: Path, role: str) -> None:
     """The last lines of a run."""
+    from prmkit.train.run_folder import RunFolder
+
     if not done:
         console.print(f"{path}: a checkpoint of the last step is written; the same command goes on from there")
         raise KeyboardInterrupt
-    console.print(f"model: {sorted((path / 'checkpoints').glob('step_*'))[-1] / role}", soft_wrap=True)
+    last = max(RunFolder(path).saved_steps())
+    console.print(f"model: {path / 'checkpoints' / f'step_{last:06d}' / role}", soft_wrap=True)

@@ -33,6 +33,7 @@ MAY_CHANGE = (
 LEARNS_OTHERWISE = "algorithm.filter."
 """What may change, too, for a run whose filter lets nothing pass has no other way on. The folder keeps both configurations."""
 MODELS = "models.json"
+LOGS = ("metrics.jsonl", "timings.jsonl", "eval.jsonl")
 _held: dict[tuple[int, int, int], int] = {}
 """Locks of this process: descriptors by process, device and inode of the run's folder."""
 
@@ -64,7 +65,7 @@ class RunFolder:
             self._check_frozen(frozen or {})
             self.write_text("config.toml", resolved)
             return
-        old, new = tomllib.loads(config.read_text()), tomllib.loads(resolved)
+        old, new = tomllib.loads(config.read_text(encoding="utf-8")), tomllib.loads(resolved)
         changed = sorted(_differences(old, new))
         refused = [difference for difference in changed if not difference.startswith(LEARNS_OTHERWISE)]
         if refused:
@@ -76,7 +77,7 @@ class RunFolder:
         if changed:
             before = f"config_until_step_{max(self.saved_steps(), default=0):06d}.toml"
             if not (self.path / before).exists():  # else the last one has not made a step
-                self.write_text(before, config.read_text())
+                self.write_text(before, config.read_text(encoding="utf-8"))
             self.write_text("config.toml", resolved)
 
     def close(self) -> None:
@@ -112,7 +113,7 @@ class RunFolder:
         """Raises ConfigError where a run would go on with other frozen weights than it began with."""
         file = self.path / MODELS
         known = (
-            json.loads(file.read_text()) if file.exists() and self.saved_steps() else {}
+            json.loads(file.read_text(encoding="utf-8")) if file.exists() and self.saved_steps() else {}
         )  # older runs have no such file
         now = {key: {"folder": str(path), "weights": weights_digest(path)} for key, path in frozen.items()}
         for key, model in now.items():
@@ -129,12 +130,12 @@ class RunFolder:
         """A small file, whole or not at all."""
         with self._writing(name):
             aside = self.path / f".writing-{name.replace('/', '-')}"
-            aside.write_text(text)
+            aside.write_text(text, encoding="utf-8")
             os.replace(aside, self.path / name)
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """One more line of a JSONL log."""
-        with self._writing(name), (self.path / name).open("a") as file:
+        with self._writing(name), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def has_row(self, name: str, step: int) -> bool:
@@ -169,10 +170,12 @@ class RunFolder:
                 save(aside / name)
             torch.save(_canonical(state), aside / "trainer.pt")
             _flush(aside)
+            for log in filter(Path.exists, (self.path / name for name in LOGS)):
+                _flush_one(log)  # the checkpoint says that these steps are done
             if final.exists():
-                shutil.rmtree(final)
+                self._remove(step)
             os.replace(aside, final)
-            _flush_folder(self.checkpoints)
+            _flush_one(self.checkpoints)
         except (OSError, SafetensorError, RuntimeError) as error:
             size = sum(f.stat().st_size for f in aside.rglob("*") if f.is_file())
             free = shutil.disk_usage(self.checkpoints).free  # torch does not say that a disk is full
@@ -188,13 +191,17 @@ class RunFolder:
     def prune(self, keep: int) -> None:
         """Remove all checkpoints but the newest `keep`. Each is renamed first: half of one never looks like a whole one."""
         for old in self.saved_steps()[:-keep]:
-            doomed = self.checkpoints / f".removing-step_{old:06d}"
-            os.replace(self.checkpoints / f"step_{old:06d}", doomed)
-            shutil.rmtree(doomed)
+            self._remove(old)
+
+    def _remove(self, step: int) -> None:
+        doomed = self.checkpoints / f".removing-step_{step:06d}"
+        os.replace(self.checkpoints / f"step_{step:06d}", doomed)
+        shutil.rmtree(doomed)
 
     def saved_steps(self) -> list[int]:
-        """Steps of the whole checkpoints, in order."""
-        return sorted(int(p.name.removeprefix("step_")) for p in self.checkpoints.glob("step_[0-9]*"))
+        """Steps of the whole checkpoints, in order. What somebody has put beside them, such as `step_000040.old`, is none."""
+        names = [path.name.removeprefix("step_") for path in self.checkpoints.glob("step_*")]
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def load_checkpoint(self, step: int) -> dict[str, Any]:
         """The trainer's state. Raises CheckpointError for a file that cannot be read."""
@@ -210,7 +217,7 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Cut the logs back to `step`, the last one that a checkpoint knows of; later rollouts go as well."""
-        for name in ("metrics.jsonl", "timings.jsonl", "eval.jsonl"):
+        for name in LOGS:
             file = self.path / name
             if file.exists():
                 kept = [line for line in _whole_lines(file) if json.loads(line)["step"] <= step]
@@ -245,7 +252,7 @@ def _canonical(value: Any) -> Any:
 
 def _whole_lines(file: Path) -> Iterator[str]:
     """Lines of a log; a last line that a kill cut off is left out, a broken one elsewhere is an error."""
-    lines = file.read_text().splitlines(keepends=True)
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         if number == len(lines) and not line.endswith("\n"):
             return
@@ -272,13 +279,12 @@ def _flush(folder: Path) -> None:
     """Bytes on the disk before the rename, so that a power cut cannot leave a whole name on half a file."""
     for file in folder.rglob("*"):
         if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-    _flush_folder(folder)
+            _flush_one(file)
+    _flush_one(folder)
 
 
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _flush_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
