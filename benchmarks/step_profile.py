@@ -1,7 +1,8 @@
-"""Where a GRPO step of the local engine spends its time: seconds by size of micro-batch, in turn, and the largest operators.
+"""Where a GRPO step of the local engine spends its time: seconds by size of micro-batch, in turn, and the largest operators;
+and what reading a prompt once for its responses spares, by length of the prompt.
 
 python benchmarks/step_profile.py            # the shape of vs_trl.py at full lengths
-python benchmarks/step_profile.py --quick    # under a minute: half the prompts, two sizes, two repetitions
+python benchmarks/step_profile.py --quick    # under a minute: half the prompts, two sizes, one length, two repetitions
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from _common import interleave, matmul_rates, precisions, spread, write_result
 from _model import Shape, judge, make_model, questions
 
 from prmkit.config import ModelConfig, OptimizerConfig
 from prmkit.data.types import Message, Prompt, SamplingParams, Verdict
+from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.roles import local_roles
 from prmkit.rl.collect import PromptStream
 from prmkit.rl.config import RLConfig
@@ -28,6 +31,9 @@ from prmkit.rl.step import rl_step
 from prmkit.tasks.arithmetic import SPLIT
 
 SIZES = (640, 1280, 2048, 6000)
+PROMPT_TOKENS = (16, 64, 160)
+P_END = {"fixed": 0.0, "natural": 0.025}
+"""As in vs_trl.py."""
 TOP = 8
 
 
@@ -70,6 +76,24 @@ def largest_operators(step: Callable[[], float]) -> dict[str, float]:
     return {name: round(found[name] / total, 3) for name in sorted(found, key=lambda n: -found[n])[:TOP]}
 
 
+def read_once_or_whole(shape: Shape, p_end: float, dtype: Any, repetitions: int) -> dict[str, Any]:
+    """Seconds of a step whose updates read each prompt once, beside one whose updates read all rows whole."""
+
+    def whole(step: Callable[[], float]) -> float:
+        with mock.patch.object(LanguageModel, "shares_prompts", False):
+            return step()
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = make_model(Path(scratch) / "model", shape, p_end)
+        once, rows = (stepper(folder, shape, 2048, dtype) for _ in range(2))
+        sides = {"once": once, "whole": lambda: whole(rows)}
+        for side in sides.values():
+            side()  # warm-up
+        seconds = interleave(sides, repetitions)
+    ratio = spread([a / b for a, b in zip(seconds["once"], seconds["whole"], strict=True)])
+    return {"ratio": ratio, **{side: spread(values) for side, values in seconds.items()}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -85,7 +109,21 @@ def main() -> None:
             step()  # warm-up
         seconds = interleave(steps, options.repetitions or (2 if options.quick else 5))
         operators = largest_operators(steps["2048"])
-    line = {"seconds": {size: spread(values) for size, values in seconds.items()}, "operators": operators}
+    prompts = {
+        f"{tokens} {regime}": read_once_or_whole(
+            replace(shape, prompt_tokens=tokens),
+            P_END[regime],
+            dtype,
+            options.repetitions or (2 if options.quick else 7),
+        )
+        for tokens in (PROMPT_TOKENS[1:2] if options.quick else PROMPT_TOKENS)
+        for regime in (["fixed"] if options.quick else P_END)
+    }
+    line = {
+        "seconds": {size: spread(values) for size, values in seconds.items()},
+        "operators": operators,
+        "prompts": prompts,
+    }
     write_result("step_profile", {"quick": options.quick, "dtype": dtype, "result": line})
     print(json.dumps(line))
 
