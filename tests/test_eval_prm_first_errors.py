@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prm_judge import scored, solution
 
 from prmkit.data.types import Solution, StepLabel
+from prmkit.evaluate.accuracy import wilson
 from prmkit.evaluate.prm.bootstrap import Resampling
 from prmkit.evaluate.prm.prm_bench import (
     best_step_threshold,
@@ -192,6 +193,16 @@ def test_categories_have_the_papers_names_and_solutions_without_error_have_no_pr
     assert false_alarms.f1 == pytest.approx(2 / 3)  # 2 TP / (2 TP + FN) = 2 / 3
     assert false_alarms.right_accuracy is not None
     assert false_alarms.right_accuracy.mean == 0.5
+
+
+def test_solutions_without_wrong_steps_are_no_evidence_about_wrong_steps() -> None:
+    rows = [
+        solution([0.9, 0.1], [1.0, float(k >= 5)], question=f"q{k}") for k in range(23)
+    ]  # 5 of 23 have a wrong step, and all 5 are found
+    found = evaluate_steps(judge_steps(scored(rows), "value"), 0.5, RESAMPLING)
+    assert found.wrong_accuracy == wilson(5, 5)
+    assert found.right_accuracy is not None
+    assert found.right_accuracy.num == 23
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.6, 0.9]), st.booleans()), min_size=1, max_size=12))

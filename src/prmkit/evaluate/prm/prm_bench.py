@@ -129,7 +129,9 @@ def evaluate_steps(items: Sequence[Judged], threshold: float, resampling: Resamp
 
     def share(hits: Sequence[int], of: Sequence[int]) -> Interval | None:
         rows = [
-            Tally(t.item, t.problem, (sum(t.counts[k] for k in hits), sum(t.counts[k] for k in of))) for t in tallies
+            Tally(t.item, t.problem, (sum(t.counts[k] for k in hits), num))
+            for t in tallies
+            if (num := sum(t.counts[k] for k in of))  # a solution without such steps is no evidence about them
         ]
         return estimate(rows, mean_of, resampling)
 
