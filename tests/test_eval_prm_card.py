@@ -473,6 +473,7 @@ def test_real_rows_of_prmbench_and_mr_gsm8k(models: Path, tmp_path: Path) -> Non
         (["--out="], "out is not set"),
         (["--models"], "there is no model; name one"),
         (["--process-bench", "--pools"], "there is nothing to evaluate on"),
+        (["--pools"], "controls = lm, but controls choose among the solutions of pools alone, and there are none"),
         (["--process-bench=small=nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--cards=nowhere.json"], "nowhere.json: no card of prmkit"),
         (["--models=prm=nowhere"], "nowhere: holds no model"),

@@ -80,6 +80,11 @@ def _check(config: EvalPRMConfig) -> None:
         raise ConfigError(
             "there is nothing to evaluate on; name at least one set: --process-bench, --prm-bench, --steps or --pools name=FILE"
         )
+    if config.controls and not config.pools:
+        raise ConfigError(
+            f"controls = {', '.join(config.control_paths)}, but controls choose among the solutions of pools alone, and there "
+            "are none; add --pools name=FILE, leave out --controls, or judge it like the others: --models name=FOLDER"
+        )
 
 
 def _check_folders(paths: Sequence[str]) -> None:
