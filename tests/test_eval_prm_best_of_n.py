@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from statistics import fmean
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prm_judge import pool, prompt, scored, solution
 
-from prmkit.data.types import Group, Solution
+from prmkit.data.step_scores import Aggregate, aggregate, log_aggregate, ranked
+from prmkit.data.types import Group, Solution, StepRewards
 from prmkit.evaluate.accuracy import pass_at_k
 from prmkit.evaluate.prm.best_of_n import (
     Values,
@@ -203,6 +205,50 @@ def test_weights_of_votes() -> None:
     assert vote_weight(20.0, "sum", "log_ratio", 1000.0) == pytest.approx(0.505, abs=1e-4)
     assert vote_weight(0.25, "prod", "log_ratio", 1.0) == 0.25  # a product of sigmoids is a probability already
     assert vote_weight(0.0, "min", "logit", 1000.0) == 0.5
+
+
+def log_prob_pool(members: Sequence[tuple[Sequence[float], float, str]]) -> Group[Solution]:
+    solutions = [
+        solution(scores, question="q", name=f"q-{k}", outcome=outcome, answer=answer)
+        for k, (scores, outcome, answer) in enumerate(members)
+    ]
+    return Group(prompt=prompt("q"), members=solutions)
+
+
+def at_all(group: Group[Solution], aggregates: Sequence[Aggregate]) -> dict[str, float]:
+    pools = make_pools([group], n_values=(len(group.members),))
+    rows = scored(list(group.members), "log_ratio")
+    found = choices(pools, rows, aggregates=aggregates, num_draws=50, seed=0)
+    return {name: values_at(values, len(group.members))[0] for name, values in found.items()}
+
+
+def test_products_too_small_for_a_float_are_compared_in_logs() -> None:
+    # e^-800 and less: every product is 0.0 as a float, and so is every vote's weight
+    found = at_all(
+        log_prob_pool([([-900.0, -5.0], 0.0, "3"), ([-800.0], 1.0, "5"), ([-801.0], 0.0, "4")]), ["prod", "sum"]
+    )
+    assert found == {"best prod": 1.0, "vote prod": 1.0, "best sum": 1.0, "vote sum": 1.0}
+    # two votes of e^-801 each, 2 e^-801 in all, lose to e^-800; three of e^-801 win
+    two = [([-800.0], 0.0, "3"), ([-801.0], 1.0, "5"), ([-400.0, -401.0], 1.0, "5")]
+    assert at_all(log_prob_pool(two), ["prod"])["vote prod"] == 0.0
+    assert at_all(log_prob_pool([*two, ([-801.0], 1.0, "5")]), ["prod"])["vote prod"] == 1.0
+
+
+def test_a_product_that_a_float_holds_is_above_all_that_it_does_not_and_ties_stay_ties() -> None:
+    found = at_all(log_prob_pool([([-700.0], 1.0, "5"), ([-800.0], 0.0, "3"), ([-800.0], 0.0, "3")]), ["prod"])
+    assert found == {"best prod": 1.0, "vote prod": 1.0}
+    turned = [([-300.5, -500.25], 1.0, "5"), ([-500.25, -300.5], 0.0, "3")]
+    assert at_all(log_prob_pool(turned), ["prod"]) == {"best prod": 0.5, "vote prod": 0.5}
+    nothing = StepRewards(values=(0.0, 0.5), kind="probability")  # exactly 0, whatever the other steps
+    assert ranked(nothing, "prod") == -math.inf
+    assert vote([0, 1], [0, 1], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [-math.inf, -math.inf]) == 0.5
+
+
+@given(st.lists(st.floats(1e-30, 1.0), min_size=1, max_size=9))
+def test_a_product_that_a_float_holds_is_compared_as_it_is(values: list[float]) -> None:
+    rewards = StepRewards(values=tuple(values), kind="probability")
+    assert ranked(rewards, "prod") == aggregate(rewards, "prod")
+    assert log_aggregate(rewards, "prod") == pytest.approx(math.log(aggregate(rewards, "prod")))
 
 
 def test_a_constant_scorer_is_a_random_choice() -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import median_low
+from typing import NamedTuple
 
-from prmkit.data.step_scores import AGGREGATES, Aggregate, aggregate
+from prmkit.data.step_scores import AGGREGATES, Aggregate, aggregate, log_aggregate, log_sigmoid, ranked
 from prmkit.data.types import Group, RewardKind, Solution, StepRewards
 from prmkit.evaluate.prm.bootstrap import Tally
 from prmkit.evaluate.prm.scored import Scored, as_probability, problem_key
@@ -65,6 +67,19 @@ class Pools:
     """Solutions that were left out because a model has no score for them."""
     too_small: int
     """Pools with fewer solutions left than the largest N: left out at every N, so that a curve is about one set of problems."""
+
+
+Score = Callable[[Candidate], float | None]
+
+
+class Ballot(NamedTuple):
+    """What a weighted vote goes by."""
+
+    weight: Score
+    fallback: Score
+    """Takes the highest where nobody votes."""
+    log_weight: Score | None = None
+    """Decides where all weights of a draw are too small for a float."""
 
 
 Values = Mapping[int, Sequence[Tally]]
@@ -189,11 +204,13 @@ def vote(
     weights: Sequence[float | None],
     outcomes: Sequence[float],
     fallback: Sequence[float | None],
+    log_weights: Sequence[float | None] = (),
 ) -> float:
     """Outcome of the answer with the largest sum of weights among the chosen; equal sums share it evenly.
 
-    Solutions without an answer or a weight have no vote. When nobody votes, the highest `fallback` score is taken (all equal:
-    a random solution); when nobody has one, the pick has failed and counts as wrong.
+    Where every sum is too small for a float, the sums of `log_weights` (log-sum-exp) decide. Solutions without an answer or a
+    weight have no vote. When nobody votes, the highest `fallback` score is taken (all equal: a random solution); when nobody
+    has one, the pick has failed and counts as wrong.
     """
     classes: dict[int, list[int]] = {}
     for k in chosen:
@@ -206,9 +223,20 @@ def vote(
         winners = list(classes.values())
     else:  # exact sums: equal weights in another order must tie
         sums = [math.fsum([w for k in members if (w := weights[k]) is not None]) for members in classes.values()]
+        if log_weights and max(sums) < sys.float_info.min:
+            sums = _scaled_sums(list(classes.values()), log_weights)
         top = max(sums)
         winners = [members for members, total in zip(classes.values(), sums, strict=True) if total == top]
     return _mean([_mean([outcomes[k] for k in members]) for members in winners])
+
+
+def _scaled_sums(classes: Sequence[Sequence[int]], logs: Sequence[float | None]) -> list[float]:
+    """Sums of e^log of each class, all divided by the largest e^log of any."""
+    found = [[log for k in members if (log := logs[k]) is not None] for members in classes]
+    largest = max(map(max, found))
+    if largest == -math.inf:
+        return [0.0] * len(found)  # weights of exactly 0: all tie
+    return [math.fsum([math.exp(log - largest) for log in members]) for members in found]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -224,6 +252,13 @@ def vote_weight(score: float, name: Aggregate, kind: RewardKind, temperature: fl
     return score if kind == "probability" or name == "prod" else as_probability(score, kind, temperature)
 
 
+def log_vote_weight(rewards: StepRewards, name: Aggregate, temperature: float) -> float:
+    """The logarithm of `vote_weight`, finite where the weight is not 0 but too small for a float."""
+    if rewards.kind == "probability" or name == "prod":
+        return log_aggregate(rewards, name)
+    return log_sigmoid(aggregate(rewards, name) / (temperature if rewards.kind == "log_ratio" else 1.0))
+
+
 def controls(pools: Pools, *, num_draws: int, seed: int) -> dict[str, Values]:
     """What needs no model: `pass` (an oracle's choice), `random`, `shortest`, `longest`, `majority`; and, where the pool brings
     scores of a reward model, `pool reward` and `pool reward vote`."""
@@ -233,16 +268,15 @@ def controls(pools: Pools, *, num_draws: int, seed: int) -> dict[str, Values]:
         "shortest": _picks(pools, lambda m: -m.length),
         "longest": _picks(pools, lambda m: m.length),
     }
-    votes: dict[str, tuple[Callable[[Candidate], float | None], Callable[[Candidate], float | None]]] = {
-        "majority": (lambda m: 1.0, lambda m: 0.0)
-    }
+    votes = {"majority": Ballot(lambda m: 1.0, lambda m: 0.0)}
     rewards = [member.reward for pool in pools.pools for member in pool.members]
     if any(reward is not None for reward in rewards):
         in_unit = all(reward is None or 0 <= reward <= 1 for reward in rewards)
         found["pool reward"] = _picks(pools, lambda m: m.reward)
-        votes["pool reward vote"] = (
+        votes["pool reward vote"] = Ballot(
             lambda m: m.reward if in_unit or m.reward is None else as_probability(m.reward, "logit"),
             lambda m: m.reward,
+            None if in_unit else lambda m: None if m.reward is None else log_sigmoid(m.reward),
         )
     return found | _votes(pools, votes, num_draws=num_draws, seed=seed)
 
@@ -262,23 +296,21 @@ def choices(
     """
     found: dict[str, Values] = {}
     votes = {}
+    given = [row.rewards if isinstance(row.rewards, StepRewards) else None for row in scored]
     for name in aggregates:
-        scores = [
-            (aggregate(row.rewards, name), row.rewards.kind) if isinstance(row.rewards, StepRewards) else None
-            for row in scored
-        ]
-        values = [None if pair is None else pair[0] for pair in scores]
-        weights = [None if pair is None else vote_weight(pair[0], name, pair[1], temperature) for pair in scores]
+        values = [None if r is None else ranked(r, name) for r in given]
+        weights = [None if r is None else vote_weight(aggregate(r, name), name, r.kind, temperature) for r in given]
+        logs = [None if r is None else log_vote_weight(r, name, temperature) for r in given]
         found[f"best {name}"] = _picks(pools, _at(values))
-        votes[f"vote {name}"] = (_at(weights), _at(values))
+        votes[f"vote {name}"] = Ballot(_at(weights), _at(values), _at(logs))
     return found | _votes(pools, votes, num_draws=num_draws, seed=seed)
 
 
-def _at(values: Sequence[float | None]) -> Callable[[Candidate], float | None]:
+def _at(values: Sequence[float | None]) -> Score:
     return lambda member: values[member.index]
 
 
-def _picks(pools: Pools, score: Callable[[Candidate], float | None]) -> Values:
+def _picks(pools: Pools, score: Score) -> Values:
     found: dict[int, list[Tally]] = {n: [] for n in pools.n_values}
     for item, pool in enumerate(pools.pools):
         scores, outcomes = [score(m) for m in pool.members], [m.outcome for m in pool.members]
@@ -289,20 +321,27 @@ def _picks(pools: Pools, score: Callable[[Candidate], float | None]) -> Values:
 
 def _votes(
     pools: Pools,
-    methods: Mapping[str, tuple[Callable[[Candidate], float | None], Callable[[Candidate], float | None]]],
+    methods: Mapping[str, Ballot],
     *,
     num_draws: int,
     seed: int,
 ) -> dict[str, Values]:
-    """All methods (weight, fallback score) on the same draws."""
+    """All methods on the same draws."""
     found: dict[str, dict[int, list[Tally]]] = {name: {n: [] for n in pools.n_values} for name in methods}
     for item, pool in enumerate(pools.pools):
         members = pool.members
         outcomes, answers = [m.outcome for m in members], [m.answer for m in members]
-        tables = {name: ([w(m) for m in members], [f(m) for m in members]) for name, (w, f) in methods.items()}
+        tables = {
+            name: (
+                [ballot.weight(m) for m in members],
+                [ballot.fallback(m) for m in members],
+                [ballot.log_weight(m) for m in members] if ballot.log_weight else (),
+            )
+            for name, ballot in methods.items()
+        }
         for n in pools.n_values:
             drawn = draws(len(members), n, pool.problem, num=num_draws, seed=seed)
-            for name, (weights, fallback) in tables.items():
-                value = _mean([vote(chosen, answers, weights, outcomes, fallback) for chosen in drawn])
+            for name, (weights, fallback, logs) in tables.items():
+                value = _mean([vote(chosen, answers, weights, outcomes, fallback, logs) for chosen in drawn])
                 found[name][n].append(Tally(item, pool.problem, (value, 1.0)))
     return dict(found)

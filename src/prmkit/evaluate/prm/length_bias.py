@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from prmkit.data.labels import is_right
-from prmkit.data.step_scores import Aggregate, aggregate
+from prmkit.data.step_scores import Aggregate, aggregate, ranked
 from prmkit.data.types import StepRewards
 from prmkit.evaluate.accuracy import Interval
 from prmkit.evaluate.prm.bootstrap import Resampling, Tally, estimate, mean_of
@@ -49,6 +49,7 @@ def length_bias(scored: Sequence[Scored], name: Aggregate, resampling: Resamplin
     parts: dict[bool, tuple[tuple[LengthPoint, ...], float | None]] = {}
     for outcome in (True, False):
         part = [(steps, score, row) for steps, score, right, row in rows if right == outcome]
+        ranks = [ranked(row.rewards, name) for *_, row in part if isinstance(row.rewards, StepRewards)]
         points = []
         for low, high in edges:
             inside = [(steps, score, row) for steps, score, row in part if low <= steps <= high]
@@ -57,7 +58,7 @@ def length_bias(scored: Sequence[Scored], name: Aggregate, resampling: Resamplin
             if found is not None:
                 mean_steps = fmean(steps for steps, *_ in inside)
                 points.append(LengthPoint(low=low, high=high, steps=mean_steps, score=found))
-        rho = spearman([steps for steps, *_ in part], [score for _, score, _ in part])
+        rho = spearman([steps for steps, *_ in part], ranks)
         parts[outcome] = (tuple(points), rho)
     return LengthBias(
         right=parts[True][0], wrong=parts[False][0], right_correlation=parts[True][1], wrong_correlation=parts[False][1]
