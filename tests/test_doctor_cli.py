@@ -37,13 +37,13 @@ def test_the_exit_code_says_whether_there_is_an_error(
 ) -> None:
     model = str(make_tiny(tmp_path / "model", seed=0, size="micro"))
     assert main(["doctor", "--data", sound, "--model", model, "--separator", ";"]) == 0
-    assert "0 errors, 0 warnings, 1 note\n" in capsys.readouterr().out
+    assert "0 errors, 0 warnings, 2 notes\n" in capsys.readouterr().out
     assert main(["doctor", "--data", spoiled, "--separator", ";"]) == 1
     out = capsys.readouterr().out
     assert out.startswith(
         f"error: labels.count\n  1 rows have not as many labels as steps\n  where: {spoiled}:4 (1 labels"
     )
-    assert "1 error, 0 warnings, 1 note\n" in out
+    assert "1 error, 0 warnings, 2 notes\n" in out
     assert main(["doctor", "--data", sound, "--form", "label_tokens", "--labels", "-", "+", "--separator", ";"]) == 1
     assert "the label tokens are '-' for right and '+' for wrong: the wrong way round" in capsys.readouterr().out
 
@@ -53,8 +53,12 @@ def test_findings_as_json(tmp_path: Path, spoiled: str, capsys: pytest.CaptureFi
     assert main(["doctor", "--data", spoiled, "--separator", ";", "--json", "true", "--out", str(out)]) == 1
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(out.read_text())
-    assert printed["counts"] == {"error": 1, "warning": 0, "note": 1}
-    assert [finding["check"] for finding in printed["findings"]] == ["labels.count", "labels.balance"]
+    assert printed["counts"] == {"error": 1, "warning": 0, "note": 2}
+    assert [finding["check"] for finding in printed["findings"]] == [
+        "labels.count",
+        "labels.balance",
+        "leak.not_checked",
+    ]
     assert set(printed["findings"][0]) == {"severity", "check", "what", "where", "how"}
 
 
@@ -73,7 +77,7 @@ def test_looking_at_data_alone_loads_no_torch(sound: str) -> None:
         f"main(['doctor', '--data', {sound!r}, '--separator', ';']); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.endswith("0 errors, 0 warnings, 1 note\nFalse\n"), done.stderr
+    assert done.stdout.endswith("0 errors, 0 warnings, 2 notes\nFalse\n"), done.stderr
 
 
 def test_real_human_labels_have_no_error() -> None:
@@ -119,7 +123,7 @@ def test_several_files_are_one_training_set(tmp_path: Path, capsys: pytest.Captu
     printed = json.loads(capsys.readouterr().out)
     assert printed["data"] == paths
     found = {finding["check"]: finding for finding in printed["findings"]}
-    assert set(found) == {"labels.count", "labels.balance", "data.duplicate_solution"}
+    assert set(found) == {"labels.count", "labels.balance", "data.duplicate_solution", "leak.not_checked"}
     assert found["labels.count"]["where"].startswith(f"{paths[1]}:4 (1 labels")
     assert found["data.duplicate_solution"]["where"] == f"{paths[1]}:3"
     assert found["labels.balance"]["where"] == "79 solutions"
@@ -128,7 +132,8 @@ def test_several_files_are_one_training_set(tmp_path: Path, capsys: pytest.Captu
 def test_a_tokenised_file_beside_one_of_texts(tmp_path: Path, sound: str) -> None:
     rows = [{"input_ids": [5, 6, 7], "labels": [True, True, False]}]
     findings = examine(DoctorConfig(data=(sound, write_rows(tmp_path / "ids.jsonl", rows)), separator=";"), None)
-    assert said(findings) == {("error", "labels.ignored_cast"), ("note", "data.tokenised"), ("note", "labels.balance")}
+    texts = {("note", "labels.balance"), ("note", "leak.not_checked")}
+    assert said(findings) == {("error", "labels.ignored_cast"), ("note", "data.tokenised"), *texts}
 
 
 def test_error_steps_that_a_solution_does_not_have(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from prmkit.doctor.finding import Finding, some
 from prmkit.doctor.raw import read_raw
 from prmkit.errors import ConfigError, DataError
 
-SOUND = {("note", "labels.balance")}
+SOUND = {("note", "labels.balance"), ("note", "leak.not_checked")}
 """What is said of sound rows."""
 
 
@@ -283,7 +283,7 @@ def test_training_from_outcomes_needs_both(tmp_path: Path, form: str) -> None:
     for row in twice[::2]:
         row["steps"] = ["0+0=1", *row["steps"][1:]]
     assert said(look(tmp_path, twice, form=form)) == {("note", "outcomes.balance")}
-    assert said(look(tmp_path, sound_rows(), form=form)) == {("error", "outcomes.unknown")}
+    assert said(look(tmp_path, sound_rows(), form=form)) - SOUND == {("error", "outcomes.unknown")}
     assert said(look(tmp_path, native(rows, lambda row: 1.0), form=form)) == {("error", "outcomes.one_class")}
     some_known = native(rows, lambda row: None if row["id"] == "r1" else right(row))
     level = "warning" if form == "implicit" else "note"  # one response to each prompt: no pairs
@@ -296,9 +296,9 @@ def test_preferences_are_what_an_implicit_prm_learns_from(tmp_path: Path) -> Non
         for row in sound_rows()
     ]
     findings = look(tmp_path, rows, form="implicit")
-    assert said(findings) == {("note", "outcomes.balance")}
+    assert said(findings) == {("note", "outcomes.balance"), ("note", "leak.not_checked")}
     assert find(findings, "outcomes.balance").what.startswith("40 of 80 (50.0%) solutions are right; 40 of 40")
-    assert said(look(tmp_path, rows, form="outcome")) == {("error", "outcomes.unknown")}
+    assert said(look(tmp_path, rows, form="outcome")) - SOUND == {("error", "outcomes.unknown")}
 
 
 @pytest.mark.parametrize(
@@ -318,6 +318,44 @@ def test_prompts_that_state_their_answer(tmp_path: Path, prompt: str, leaks: boo
         row["prompt"]["messages"][0]["content"] += " " + prompt.format(row["prompt"]["answer"])
     found = {check for severity, check in said(look(tmp_path, rows)) if severity == "error"}
     assert found == ({"leak.answer_in_prompt"} if leaks else set())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "last", "leaks"),
+    [
+        ("{sum}. The answer is {answer}.", "so the answer is {answer}", True),
+        ("{sum} (the final answer is: {answer})", "# Answer\n\n{answer}", True),
+        ("{sum}\n#### {answer}", "A: {answer}", True),
+        (r"{sum}. Hint: $\boxed{{{answer}}}$", r"We get \boxed{{{answer}}}.", True),
+        ("Is the answer {answer}? {sum}", "The answer is {answer}.", False),
+        ("A farmer has {answer} hens. {sum}", "The answer is {answer}.", False),
+        (r"{sum} Put the answer in \boxed{{}}.", r"\boxed{{{answer}}}", False),
+        ("{sum} End with: The answer is X.", "The answer is {answer}.", False),
+        ("{sum}. The answer is {answer}.", "so we are done", False),  # nobody knows what the answer is
+    ],
+)
+def test_what_the_last_step_announces_is_looked_for_in_the_prompt(
+    tmp_path: Path, prompt: str, last: str, leaks: bool
+) -> None:
+    rows = sound_rows()
+    for k, row in enumerate(rows):
+        known = {"sum": row["prompt"], "answer": 1000 + k}
+        row["prompt"] = prompt.format(**known)
+        row["completions"] = [*row["completions"][:-1], last.format(**known)]
+    found = said(look(tmp_path, rows))
+    assert (("error", "leak.answer_in_prompt") in found) == leaks
+    assert (("note", "leak.not_checked") in found) == ("{answer}" not in last)
+
+
+def test_short_steps_that_all_stand_in_the_prompt_are_a_leak(tmp_path: Path) -> None:
+    rows = sound_rows()
+    for row in rows[::10]:
+        row["prompt"] += " " + " then ".join(row["completions"])
+    findings = look(tmp_path, rows)
+    assert find(findings, "leak.solution_in_prompt").what.startswith("4 of 40 (10.0%) prompts")
+    for row in rows[::10]:  # all but the last, and in another order: an exercise that asks how to go on
+        row["prompt"] = " then ".join([*row["completions"][:-1][::-1], "what?"])
+    assert said(look(tmp_path, rows)) == SOUND
 
 
 def test_the_answer_of_a_right_solution_is_the_gold_answer(tmp_path: Path) -> None:

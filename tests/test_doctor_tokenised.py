@@ -52,6 +52,19 @@ def test_unsigned_columns_lose_ignored_labels_too(tmp_path: Path) -> None:
     assert ("error", "labels.nothing_ignored") in said(look(tmp_path, broken))
 
 
+def test_rows_that_carry_no_label_at_all_are_seen(tmp_path: Path) -> None:
+    rows = tokenised_rows()
+    empty = tokenised_rows(labels=lambda row: [-100] * len(row["labels"]))
+    assert said(look(tmp_path, empty)) == {("note", "data.tokenised"), ("error", "labels.all_ignored")}
+    findings = look(tmp_path, rows[:6] + empty[:6])
+    assert said(findings) == {("note", "data.tokenised"), ("error", "labels.all_ignored")}
+    assert find(findings, "labels.all_ignored").what.startswith(
+        "6 of 12 (50.0%) tokenised rows have -100 at every token"
+    )
+    # one long row that the cut has left without a step
+    assert ("warning", "labels.all_ignored") in said(look(tmp_path, rows + empty[:1]))
+
+
 @pytest.mark.parametrize(
     ("move", "expected"), [(0, set()), (1, {("error", "labels.off_by_one")}), (-1, {("warning", "labels.off_by_one")})]
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from prmkit.data.types import Prompt, Solution
 from prmkit.doctor.finding import Finding, Item, percent, some
+from prmkit.verify.answers import marked_answer, same_text
 
 SHINGLE = 8
 """Tokens of an n-gram; shorter prompts are compared whole."""
@@ -17,6 +18,10 @@ NEAR = 0.6
 ANSWER_TAIL = re.compile(
     r"(?:^|\n)\s*(?:#+\s*(?:Answer\b|-?\d)|A:)|\\boxed\s*\{|\b(?:final )?answer is\b", re.IGNORECASE
 )
+HEADED_ANSWER = re.compile(r"(?:^|\n)\s*(?:#+\s*answer\b:?|A:)\s*(\S[^\n]*?)\s*$", re.IGNORECASE)
+"""The last line of a step of PRM800K or of GSM8K's model solutions."""
+WHOLE = 20
+"""So long, as `normal` writes it, a solution of several steps must be to be looked for as a whole."""
 REFERENCES = ("ground_truth_solution", "reference_solution", "gt_cot", "solution")
 """Names under which rows keep a reference solution."""
 SCRIPTS = (
@@ -50,7 +55,8 @@ def check_data(items: Sequence[Item], test: Sequence[Item], separator: str) -> l
 
 def leaked_answers(items: Sequence[Item]) -> Iterator[Finding]:
     """Prompts that state their own answer as an answer: `The answer is 42`, `#### 42`, a box."""
-    leaked = [item.where for item in items if _states_answer(item.solution)]
+    known = [(item, _answers(item.solution)) for item in items]
+    leaked = [item.where for item, answers in known if answers and _states(prompt_text(item.solution.prompt), answers)]
     if leaked:
         yield Finding(
             severity="error",
@@ -58,6 +64,15 @@ def leaked_answers(items: Sequence[Item]) -> Iterator[Finding]:
             what=f"{percent(len(leaked), len(items))} prompts state their own answer; the model reads it there",
             where=some(leaked),
             how="remove the answer from the prompt",
+        )
+    elif not any(answers for _, answers in known):
+        yield Finding(
+            severity="note",
+            check="leak.not_checked",
+            what="whether prompts state their answer was not checked: no row gives a reference answer or that of a right "
+            "solution, and no last step announces one",
+            where=f"{len(items)} solutions",
+            how="nothing to do if the prompts are questions alone; else give rows with their answers",
         )
 
 
@@ -230,19 +245,30 @@ def script(text: str) -> str:
     return "LATIN"
 
 
-def _states_answer(solution: Solution) -> bool:
-    """The gold answer, or the answer of a right solution, after words or marks that announce one."""
-    answer = solution.prompt.answer.strip() or (solution.answer or "" if solution.outcome == 1 else "").strip()
-    if not answer:
-        return False
-    before = r"(?:####\s*|#\s*answer\s+|\\boxed\s*\{\s*|\banswer\s*(?:is|:|=)\s*)"
-    pattern = before + r"[$(\s]*" + re.escape(answer) + r"(?![\w.]*\d|\w)"
-    return re.search(pattern, prompt_text(solution.prompt), re.IGNORECASE) is not None
+def _answers(solution: Solution) -> set[str]:
+    """The gold answer, the answer of a right solution, and what the last step announces as the answer."""
+    last = solution.steps[-1]
+    headed = HEADED_ANSWER.search(last)
+    announced = marked_answer(last) or (headed[1] if headed else "")
+    right = solution.answer if solution.outcome == 1 else None
+    return {answer.strip() for answer in (solution.prompt.answer, right or "", announced)} - {""}
+
+
+def _states(asked: str, answers: set[str]) -> bool:
+    """Whether one of the answers stands after words or marks that announce one."""
+    before = r"(?:####\s*|#\s*answer\s+|\\boxed\s*\{\s*|\banswer\s*(?:is\s*:?|:|=)\s*)"
+    one_of = "|".join(re.escape(answer) for answer in sorted(answers))
+    if re.search(before + rf"[$(\s]*(?:{one_of})(?![\w.]*\d|\w)", asked, re.IGNORECASE):
+        return True
+    stated = marked_answer(asked)
+    return stated is not None and any(same_text(stated, answer) for answer in answers)
 
 
 def _holds_solution(solution: Solution) -> bool:
-    """Whether the prompt holds the last of several long steps, two steps and half of them, or a long reference."""
+    """Whether the prompt holds all steps, the last of several long ones, two long ones and half of them, or a long reference."""
     asked = normal(prompt_text(solution.prompt))
+    if _holds_all(asked, [normal(step) for step in solution.steps]):
+        return True
     steps = [text for step in solution.steps if len(text := normal(step)) >= 30]
     held = [text in asked for text in steps]
     if sum(held) >= 2 and 2 * sum(held) >= len(held):
@@ -252,6 +278,19 @@ def _holds_solution(solution: Solution) -> bool:
     meta = {**solution.meta, **solution.prompt.meta}
     references = [normal(meta[key]) for key in REFERENCES if isinstance(meta.get(key), str)]
     return any(len(text) >= 60 and text in asked for text in references)
+
+
+def _holds_all(asked: str, steps: Sequence[str]) -> bool:
+    """Whether every one of several steps, short ones too, stands in the prompt, one after another."""
+    if len(steps) < 2 or len(" ".join(steps)) < WHOLE:
+        return False
+    text, reached = f" {asked} ", 0
+    for step in steps:
+        found = text.find(f" {step} ", reached)
+        if found < 0:
+            return False
+        reached = found + len(step) + 1
+    return True
 
 
 def _near(asked: dict[str, str], known: dict[str, str]) -> Iterator[tuple[str, str]]:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from prmkit.data.jsonl import place
-from prmkit.doctor.finding import Finding, some
+from prmkit.doctor.finding import Finding, percent, some
 from prmkit.errors import DataError
 
 IGNORED = -100
 """The label that torch's cross-entropy leaves out, and that tokenised data marks all other tokens with."""
+MANY = 0.1
+"""A share of rows without any label that no cut of long solutions explains."""
 STEP_FIELDS = ("completions", "steps", "model_output_steps", "process")
 LABEL_FIELDS = ("labels", "value", "ratings", "label")
 WORDS = {"+", "-", "neutral", "right", "wrong", "good", "bad", "correct", "incorrect", "true", "false", "0", "1", "-1"}
@@ -55,6 +57,7 @@ def check_raw(rows: Sequence[RawRow]) -> list[Finding]:
     return [
         *ignored_casts(rows),
         *nothing_ignored(rows),
+        *all_ignored(rows),
         *token_label_places(rows),
         *label_counts(rows),
         *label_values(rows),
@@ -109,6 +112,22 @@ def nothing_ignored(rows: Sequence[RawRow]) -> Iterator[Finding]:
             where=some(full),
             places=tuple(full),
             how=f"put {IGNORED} at every token that ends no step; an unsigned column cannot hold it",
+        )
+
+
+def all_ignored(rows: Sequence[RawRow]) -> Iterator[Finding]:
+    """Tokenised rows in which no token carries a label: nothing is learned of them."""
+    tokenised = [row for row in rows if is_tokenised(row.row)]
+    empty = [row.where for row in tokenised if all(value == IGNORED for value in row.row["labels"])]
+    if empty:
+        yield Finding(
+            severity="error" if len(empty) >= MANY * len(tokenised) else "warning",
+            check="labels.all_ignored",
+            what=f"{percent(len(empty), len(tokenised))} tokenised rows have {IGNORED} at every token, so nothing is "
+            "learned of them; a batch of these has the loss NaN",
+            where=some(empty),
+            places=tuple(empty),
+            how="tokenise again with the separator and labels of the data, and leave out rows that lose all labels in the cut",
         )
 
 
