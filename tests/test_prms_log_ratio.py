@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from prm_models import SOLUTIONS, byte_tokenizer, language_model, solution
+from prm_models import SOLUTIONS, byte_tokenizer, classifier, language_model, solution
 from rl_setup import CPU
 from transformers import AutoModelForCausalLM
 
 import prmkit
 from prmkit.data.prm_spec import PRMSpec, base_folder, read_spec, write_spec
-from prmkit.data.types import Solution, StepRewards
+from prmkit.data.types import Solution, StepRewards, TokenRewards
 from prmkit.engines.local.prms import log_ratio
 from prmkit.engines.local.prms.reading import read_merged
 from prmkit.errors import ModelError
@@ -26,10 +29,15 @@ from prmkit.protocols import Unscored
 
 def plain_steps(model: Any, item: Solution) -> list[float]:
     """log pi of every step, with its separator and, for the last one, the end token: bytes are tokens here."""
+    return [sum(step) for step in plain_tokens(model, item)]
+
+
+def plain_tokens(model: Any, item: Solution) -> list[list[float]]:
+    """log pi of every token of every step."""
     tokenizer = byte_tokenizer()
     prompt = tokenizer.encode(f"<im_start>user\n{item.prompt.messages[0].content}<im_end>\n<im_start>assistant\n")
     pieces = [step + item.between for step in item.steps[:-1]] + [item.steps[-1] + "<eos>"]
-    ids, sums = list(prompt), []
+    ids, found = list(prompt), []
     for piece in pieces:
         ids += tokenizer.encode(piece)
     with torch.no_grad():
@@ -37,10 +45,10 @@ def plain_steps(model: Any, item: Solution) -> list[float]:
     at = len(prompt)
     for piece in pieces:
         end = at + len(tokenizer.encode(piece))
-        sums.append(sum(logp_TV[i - 1, ids[i]].item() for i in range(at, end)))
+        found.append([logp_TV[i - 1, ids[i]].item() for i in range(at, end)])
         at = end
     assert at == len(ids)
-    return sums
+    return found
 
 
 def values(result: StepRewards | Unscored) -> list[float]:
@@ -66,6 +74,70 @@ def test_log_prob_is_the_log_probability_of_each_step(tmp_path: Path) -> None:
     prm = prmkit.load_prm(tmp_path / "lm", spec=PRMSpec(family="log_prob"), device="cpu")
     for item, result in zip(SOLUTIONS, prm.score_all(SOLUTIONS), strict=True):
         assert values(result) == pytest.approx(plain_steps(model, item), abs=1e-3, rel=1e-5)
+
+
+def tokens(result: StepRewards | Unscored) -> TokenRewards:
+    assert isinstance(result, StepRewards), result
+    assert result.tokens is not None
+    return result.tokens
+
+
+BYTES = [*SOLUTIONS, solution("Größe?", "2 € 50", "gut", id="bytes of one character")]
+
+
+@pytest.mark.parametrize("family", ["implicit", "log_prob"])
+def test_token_rewards_are_the_terms_of_the_steps_sums(tmp_path: Path, family: Any) -> None:
+    policy = language_model(tmp_path / "policy", seed=1)
+    reference = language_model(tmp_path / "reference", seed=2)
+    spec = PRMSpec(family="log_prob")
+    if family == "implicit":
+        spec = PRMSpec(family="implicit", reference=str(tmp_path / "reference"), beta=0.05)
+    plain = prmkit.load_prm(tmp_path / "policy", spec=spec, device="cpu").score_all(BYTES)
+    prm = prmkit.load_prm(tmp_path / "policy", spec=spec, device="cpu", token_rewards=True)
+    for item, without, result in zip(BYTES, plain, prm.score_all(BYTES), strict=True):
+        assert isinstance(without, StepRewards)
+        assert without.tokens is None
+        found = tokens(result)
+        expected = [
+            (k, 0.05 * (a - b) if family == "implicit" else a)
+            for k, steps in enumerate(zip(plain_tokens(policy, item), plain_tokens(reference, item), strict=True))
+            for a, b in zip(*steps, strict=True)
+        ]
+        assert list(found.values) == pytest.approx([value for _, value in expected], abs=2e-5, rel=1e-5)
+        assert list(found.step_of_token) == [k for k, _ in expected]
+        assert values(result) == list(without.values)
+        for k, value in enumerate(values(result)):
+            terms = [v for v, step in zip(found.values, found.step_of_token, strict=True) if step == k]
+            assert math.fsum(terms) == pytest.approx(value, abs=1e-9, rel=1e-9)
+        assert "".join(found.texts) == item.text
+        assert found.ends == tuple(accumulate(map(len, found.texts)))
+        assert found.texts[-1] == ""  # the end token
+
+
+def test_token_rewards_do_not_depend_on_what_comes_together(tmp_path: Path) -> None:
+    """One at a time, all together, and with a prompt that sixty answers share."""
+    language_model(tmp_path / "policy", seed=1)
+    language_model(tmp_path / "reference", seed=2)
+    spec = PRMSpec(family="implicit", reference=str(tmp_path / "reference"))
+    load = partial(prmkit.load_prm, tmp_path / "policy", spec=spec, device="cpu", token_rewards=True)
+    apart, together = load(tokens_per_batch=1), load()
+    siblings = [solution("1+1?", *("7" * (1 + i % 9) for i in range(n % 4 + 1)), id=str(n)) for n in range(60)]
+    head: Any = together.head
+    assert head._sharing_pays(len(head.lay_out(siblings[0])[0].token_ids) - 2, len(siblings))
+    items = [*SOLUTIONS, *siblings]
+    for n, (item, both) in enumerate(zip(items, together.score_all(items), strict=True)):
+        if n < len(SOLUTIONS) or n % 9 == 0:
+            alone = apart.score_all([item])[0]
+            assert list(tokens(alone).values) == pytest.approx(list(tokens(both).values), abs=2e-4)
+            assert replace(tokens(alone), values=tokens(both).values) == tokens(both)
+
+
+def test_families_without_log_probs_have_no_token_rewards(tmp_path: Path) -> None:
+    classifier(tmp_path / "prm")
+    with pytest.raises(
+        ModelError, match="the family token_classification, which gives one number a step: leave token_"
+    ):
+        prmkit.load_prm(tmp_path / "prm", device="cpu", token_rewards=True)
 
 
 def test_base_is_the_adapter_turned_off(tmp_path: Path) -> None:

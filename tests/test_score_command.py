@@ -17,9 +17,9 @@ from score_setup import lines
 from prmkit import load_prm
 from prmkit.cli.main import main
 from prmkit.cli.score import resolved_spec
-from prmkit.data.formats import write_solutions
+from prmkit.data.formats import read_solutions, write_solutions
 from prmkit.data.prm_spec import PRMSpec, write_spec
-from prmkit.data.types import Message, Prompt, Solution
+from prmkit.data.types import Message, Prompt, Solution, StepRewards
 from prmkit.errors import ConfigError, ModelError
 from prmkit.evaluate.score_config import PRMOverrides
 
@@ -92,6 +92,53 @@ def test_scores_are_the_loaders_own(models: Path, source: Path) -> None:
     assert meta["spec"]["beta"] == 0.05
     assert set(meta["weights_sha256"]) == {"model", "reference"}
     assert (meta["rows"], meta["scored"], meta["failed"]) == (20, 20, 0)
+
+
+def test_token_rewards_go_into_the_file_and_are_gone_on_with(
+    models: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of seven rows, then all twenty: in the bytes of one run, and the file is still a source and a page."""
+    out, whole = source.with_name("scores.jsonl"), source.with_name("whole.jsonl")
+    assert main(words(models, source, "--token-rewards=true", f"--out={whole}")) == 0
+    assert main(words(models, source, "--token-rewards=true", "--limit=7")) == 0
+    assert main(words(models, source)) != 0
+    assert "token_rewards: true then, false now" in capsys.readouterr().err
+    assert main(words(models, source, "--token-rewards=true", f"--html={source.with_name('page.html')}")) == 0
+    assert out.read_bytes() == whole.read_bytes()
+    few = source.with_name("few.jsonl")
+    assert main(words(models, source, "--token-rewards=true", "--texts=false", f"--out={few}")) == 0
+    prm = load_prm(models / "policy", device="cpu", token_rewards=True)
+    for solution, row, bare in zip(solutions(20), lines(out), lines(few), strict=True):
+        expected = prm.score_all([solution])[0]
+        assert isinstance(expected, StepRewards)
+        assert expected.tokens is not None
+        assert row["token_rewards"] == pytest.approx(list(expected.tokens.values), abs=1e-5)
+        assert math.fsum(row["token_rewards"]) == pytest.approx(row["aggregates"]["sum"])
+        assert ["".join(row["tokens"])] == [solution.text]
+        assert row["token_ends"][-1] == len(solution.text)
+        assert row["step_of_token"] == list(expected.tokens.step_of_token)
+        assert "tokens" not in bare
+        assert {key: bare[key] for key in ("token_rewards", "token_ends")} == {
+            key: row[key] for key in ("token_rewards", "token_ends")
+        }
+    assert read_solutions(out) == solutions(20)
+
+
+def test_a_file_begun_before_there_were_token_rewards_is_gone_on_with(models: Path, source: Path) -> None:
+    assert main(words(models, source, "--limit=7")) == 0
+    sidecar = source.with_name("scores.jsonl.meta.json")
+    meta = json.loads(sidecar.read_text())
+    del meta["token_rewards"]
+    sidecar.write_text(json.dumps(meta))
+    assert main(words(models, source)) == 0
+    assert not {"token_rewards", "tokens"} & set(lines(source.with_name("scores.jsonl"))[-1])
+
+
+def test_a_classifier_has_no_token_rewards(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classifier(tmp_path / "prm")
+    assert main(words(tmp_path, source, "--token-rewards=true", model="prm")) != 0
+    assert "the family token_classification, which gives one number a step" in capsys.readouterr().err
+    assert not source.with_name("scores.jsonl.meta.json").exists()
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from browser import open_page
 from score_setup import LengthScorer, many, run, solution
 
 from prmkit.cli.main import main
-from prmkit.data.types import Solution, StepRewards
+from prmkit.data.types import Solution, StepRewards, TokenRewards
 from prmkit.errors import ConfigError, DataError
 from prmkit.evaluate.ledger import append
 from prmkit.evaluate.score_files import ScoreFiles
@@ -143,6 +143,44 @@ def embedded(page: Path) -> Any:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
     assert found is not None
     return json.loads(found[1])
+
+
+def test_token_rewards_are_on_the_page(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    append(path, [scored_row(solution(1, steps=("ab;", "c"), separator="\n"), TOKENS, model="m")])
+    data = scored_data(path)
+    assert data["scales"]["token_rewards"] == pytest.approx({"low": -1.775, "middle": 0.0, "high": 0.925})
+    assert data["rows"][0]["tokens"] == ["ab", ";\n", "c", ""]
+    assert "token_rewards" not in scored_data(scores(tmp_path / "t.jsonl", [known(1, (0.5,))]))["scales"]
+
+
+TOKENS = StepRewards(
+    values=(0.5, -1.5),
+    kind="log_ratio",
+    tokens=TokenRewards(
+        values=(1.0, -0.5, -2.0, 0.5), texts=("ab", ";\n", "c", ""), ends=(2, 4, 5, 5), step_of_token=(0, 0, 1, 1)
+    ),
+)
+TOKEN_PROBE = """
+const press = (text) => [...document.querySelectorAll("button")].find((b) => b.textContent === text).click();
+press("reward of a token");
+const tokens = [...document.querySelectorAll(".text .token")];
+document.body.dataset.text = document.querySelector(".text").textContent;
+document.body.dataset.looks = JSON.stringify(tokens.map((token) => getComputedStyle(token).backgroundColor));
+"""
+
+
+@pytest.mark.slow
+def test_a_browser_colours_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    append(path, [scored_row(solution(1, steps=("ab;", "c"), separator="\n"), TOKENS, model="m")])
+    page = open_page(write_scored_report(path), tmp_path, probe=TOKEN_PROBE)
+    assert page.body["data-ready"] == "true"
+    assert "data-error" not in page.body
+    assert page.body["data-text"] == "ab;\nc\u25a1"
+    looks = json.loads(page.body["data-looks"])
+    assert [look.startswith("rgba(35, 132, 76") for look in looks] == [True, False, False, True]
+    assert (looks[0], looks[2]) == ("rgba(35, 132, 76, 0.62)", "rgba(200, 52, 42, 0.62)")
 
 
 PROBE = """

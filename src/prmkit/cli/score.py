@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from prmkit.evaluate.scoring import Row
     from prmkit.protocols import StepScorer
 
+IDENTITY_KEYS = ("split", "dtype", "tokens_per_batch", "window", "texts", "token_rewards")
+"""Keys that decide the bytes of the scores."""
 console = Console(markup=False, emoji=False)  # texts of data and paths are no markup
 
 
@@ -43,6 +45,7 @@ def score(config: ScoreConfig) -> None:
     for name in ("model", "source", "out"):
         if not getattr(config, name):
             raise ConfigError(f"{name} is not set; prmkit score --model FOLDER --source IN.jsonl --out OUT.jsonl")
+    from prmkit.engines.local.prms.families import check_token_rewards
     from prmkit.engines.local.prms.load import model_folder
 
     num_rows = survey(_rows(config), config.source)
@@ -50,6 +53,8 @@ def score(config: ScoreConfig) -> None:
         raise DataError(f"{config.source}: there is nothing to score in it")
     folder = model_folder(Path(config.model).expanduser())
     spec = resolved_spec(folder, config.prm)
+    if config.token_rewards:
+        check_token_rewards(spec, folder)
     files = ScoreFiles(out=Path(config.out))
     written_by = {**versions(), "commit": git_commit()}
     done = open_files(files, _identity(config, folder, spec), written_by)
@@ -124,7 +129,7 @@ def _identity(config: ScoreConfig, folder: Path, spec: PRMSpec) -> dict[str, Any
         "format": config.format,
         "source_sha256": file_hash(Path(config.source)),
         "device": resolve_device(ModelConfig(device=config.device)).type,
-        **{key: getattr(config, key) for key in ("split", "dtype", "tokens_per_batch", "window", "texts")},
+        **{key: getattr(config, key) for key in IDENTITY_KEYS},
     }
 
 
@@ -136,7 +141,12 @@ def _loaded(config: ScoreConfig, spec: PRMSpec) -> StepScorer:
     if config.threads:
         torch.set_num_threads(config.threads)
     return load_prm(
-        config.model, spec=spec, device=config.device, dtype=config.dtype, tokens_per_batch=config.tokens_per_batch
+        config.model,
+        spec=spec,
+        device=config.device,
+        dtype=config.dtype,
+        tokens_per_batch=config.tokens_per_batch,
+        token_rewards=config.token_rewards,
     )
 
 

@@ -200,11 +200,36 @@ the step's tokens of log(pi / pi_ref), or of log pi, in nats."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TokenRewards:
+    """Rewards of the single tokens of a response, the end token last. Those of a step's tokens sum to the step's reward."""
+
+    values: tuple[float, ...]
+    """beta * (log pi - log pi_ref) of each token, or its log pi, in nats."""
+    texts: tuple[str, ...]
+    """The characters that each token completes; joined they are the response as it was read. Empty for the end token, and for
+    all but the last token of a character whose bytes span several."""
+    ends: tuple[int, ...]
+    """For each token, the number of characters of the response that exist once it is decoded (non-decreasing)."""
+    step_of_token: tuple[int, ...]
+    """The step that each token belongs to, from 0."""
+
+    def __post_init__(self) -> None:
+        counts = {len(self.values), len(self.texts), len(self.ends), len(self.step_of_token)}
+        if len(counts) != 1:
+            raise ValueError(f"token rewards need one value, text, end and step for each token, got {sorted(counts)}")
+        bad = [i for i, value in enumerate(self.values) if not math.isfinite(value)]
+        if bad:
+            raise ValueError(f"the reward of token {bad[0] + 1} is {self.values[bad[0]]}; a reward is finite")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StepRewards:
     """What a PRM says of one solution: one finite number per step."""
 
     values: tuple[float, ...]
     kind: RewardKind
+    tokens: TokenRewards | None = None
+    """What the steps' rewards are the sums of; None unless it was asked for, of a family that has it."""
 
     def __post_init__(self) -> None:
         if not self.values:

@@ -69,6 +69,8 @@ class ScoreConfig:
     """How a response that comes as one text is cut into steps; `format`: as its format usually is."""
     texts: bool = True
     """Repeat prompt, steps and labels in the scores; false writes ids, hashes and numbers alone, of which no page can be made."""
+    token_rewards: bool = False
+    """Also write the reward of every token of the response, of an implicit PRM or log_prob; the file grows by a multiple."""
     limit: int = 0
     """Score only the first so many rows; 0 scores all. A later run with more goes on from there."""
     window: int = 1024

@@ -19,6 +19,8 @@ from prmkit.evaluate.run import write_result
 WEIGHT_BLOCKS = 64
 BLOCK_BYTES = 2**16
 """What is read of a large file for its fingerprint: so many blocks, evenly spread, of so many bytes."""
+WITHOUT = {"token_rewards": False}
+"""What files were begun with whose sidecar lacks the key, for it is younger than they are."""
 MODEL_FILES = (".json", ".jinja", ".model", ".safetensors", ".bin", ".txt")
 
 
@@ -84,7 +86,7 @@ def open_files(files: ScoreFiles, identity: Mapping[str, Any], written_by: Mappi
         refuse_unexplained(files.out, files.meta)
         _begin(files, {**identity, "written_by": [{"from_row": 1, **written_by}]})
         return Done()
-    refuse_other_settings(files.out, files.out, files.meta, meta, identity)
+    refuse_other_settings(files.out, files.out, files.meta, {**WITHOUT, **meta}, identity)
     return read_done(files)
 
 

@@ -19,7 +19,7 @@ from prmkit.data.formats import FORMATS, BadRow, ReadOptions, WriteOptions, dete
 from prmkit.data.formats.base import lookup
 from prmkit.data.formats.files import iter_rows
 from prmkit.data.step_scores import aggregates
-from prmkit.data.types import Solution, StepRewards
+from prmkit.data.types import Solution, StepRewards, TokenRewards
 from prmkit.errors import DataError, ModelError, PrmkitError
 from prmkit.evaluate.ledger import append
 from prmkit.evaluate.score_files import Done, ScoreFiles, solution_hash
@@ -106,7 +106,8 @@ def scored_row(solution: Solution, rewards: StepRewards, *, model: str, texts: b
 
     `solution_sha256` says which prompt and steps were scored (see `solution_hash`), also where they are not repeated.
     `rewards` are those of single steps, of the `kind` named; `cumulative` their prefix sums, which for log-ratios are the
-    values of the prefixes; `aggregates` min, prod, last, mean and sum (see `data.step_scores.aggregate`).
+    values of the prefixes; `aggregates` min, prod, last, mean and sum (see `data.step_scores.aggregate`). Token rewards follow
+    where there are any, under the names that recorded rollouts of a run use.
     """
     row: dict[str, Any] = {"id": solution.id}
     if texts:
@@ -118,6 +119,16 @@ def scored_row(solution: Solution, rewards: StepRewards, *, model: str, texts: b
         "rewards": list(rewards.values),
         "cumulative": list(rewards.cumulative),
         "aggregates": dict(aggregates(rewards)),
+        **({} if rewards.tokens is None else _tokens(rewards.tokens, texts)),
+    }
+
+
+def _tokens(tokens: TokenRewards, texts: bool) -> dict[str, Any]:
+    return {
+        "token_rewards": list(tokens.values),
+        **({"tokens": list(tokens.texts)} if texts else {}),
+        "token_ends": list(tokens.ends),
+        "step_of_token": list(tokens.step_of_token),
     }
 
 

@@ -20,25 +20,43 @@ function labelMark(label, right) {
 }
 
 function solutionText(row, data, mode) {
-  const values = row[mode];
+  const perToken = mode === "token_rewards";
+  const values = row[perToken ? "rewards" : mode];
   const lowest = row.rewards.indexOf(Math.min(...row.rewards));
   const box = node("div", { class: "text" });
   row.steps.forEach((text, k) => {
-    const strength = shade(values[k], data.scales[mode], mode === "rewards" ? data.kind : "log_ratio");
+    const strength = perToken ? 0 : shade(values[k], data.scales[mode], mode === "rewards" ? data.kind : "log_ratio");
     const names = ["step", strength < 0 ? "negative" : "positive"];
     if (k === lowest && row.steps.length > 1) names.push("lowest");
     if (k === row.first_error) names.push("first-error");
     const step = node("span", { class: names.join(" "), "data-k": k });
     step.style.setProperty("--a", Math.abs(strength).toFixed(3));
     if (k === row.first_error) step.append(node("span", { class: "flag", title: "first step that is labelled wrong" }, "first wrong"));
-    step.append(text, node("span", { class: "step-value" }, shownReward(values[k], data.kind)));
     const mark = labelMark(row.labels?.[k], row.right[k]);
+    if (perToken) { // the text between steps belongs to tokens
+      if (mark) step.append(mark);
+      step.append(...tokenSpans(row, k, data));
+      return box.append(step);
+    }
+    step.append(text, node("span", { class: "step-value" }, shownReward(values[k], data.kind)));
     if (mark) step.append(mark);
     box.append(step, k + 1 < row.steps.length ? (/\n/.test(row.separator) ? "\n" : row.separator || " ") : "");
   });
   box.addEventListener("pointerover", (event) => stepTip(event, row, data));
   box.addEventListener("pointerleave", tooltip.hide);
   return box;
+}
+
+/** The tokens of step k, each in the colour of its own reward. */
+function tokenSpans(row, k, data) {
+  return row.tokens.flatMap((text, i) => {
+    if (row.step_of_token[i] !== k) return [];
+    const strength = shade(row.token_rewards[i], data.scales.token_rewards, data.kind);
+    const token = node("span", { class: `token ${strength < 0 ? "negative" : "positive"}`, "data-i": i }, text || "\u25a1");
+    if (!text) token.classList.add("empty");
+    token.style.setProperty("--a", Math.abs(strength).toFixed(3));
+    return [token];
+  });
 }
 
 function stepTip(event, row, data) {
@@ -48,6 +66,8 @@ function stepTip(event, row, data) {
   const rows = [line("reward", shownReward(row.rewards[k], data.kind)), line("sum up to here", shownReward(row.cumulative[k], data.kind))];
   const label = row.labels?.[k];
   if (label !== null && label !== undefined) rows.push(line("label", String(label)));
+  const i = event.target.closest(".token")?.dataset.i;
+  if (i !== undefined) rows.unshift(line(`token ${i}`, signed(row.token_rewards[i])));
   tooltip.show(event.clientX, event.clientY, node("div", { class: "tip-title" }, `step ${k + 1} of ${row.steps.length}`), node("table", {}, ...rows));
 }
 
@@ -70,7 +90,7 @@ function legend(data, mode) {
   const absolute = data.kind !== "log_ratio";
   const show = (value) => (absolute ? format(value) : signed(+value.toPrecision(3)));
   const origin = data.kind === "logit" ? "sigmoid of the reward" : absolute ? "probability that the step is right"
-    : `5%, 50% and 95% of all ${mode === "rewards" ? "step rewards" : "prefix sums"} in the file`;
+    : `5%, 50% and 95% of all ${{ rewards: "step rewards", cumulative: "prefix sums", token_rewards: "token rewards" }[mode]} in the file`;
   return node("div", { class: "scale" }, node("span", {}, show(low)), node("span", { class: "bar", "aria-hidden": "true" }),
     node("span", {}, show(high)), node("span", { class: "aside" }, `no colour at ${show(middle)} \u00b7 ${origin}`));
 }
@@ -115,7 +135,8 @@ function main() {
   const verdicts = new Set(data.rows.map((row) => row.verdict));
   const safe = node("input", { type: "checkbox", onchange: (event) => document.body.classList.toggle("safe", event.target.checked) });
   byId("controls").append(...[
-    data.kind === "log_ratio" ? choice("colour", [{ value: "rewards", label: "reward of a step" }, { value: "cumulative", label: "sum up to the step" }], view.mode, pick("mode")) : null,
+    data.kind === "log_ratio" ? choice("colour", [{ value: "rewards", label: "reward of a step" }, { value: "cumulative", label: "sum up to the step" },
+      ...(data.rows.every((row) => row.tokens) ? [{ value: "token_rewards", label: "reward of a token" }] : [])], view.mode, pick("mode")) : null,
     verdicts.size > 1 ? choice("outcome", named(["all", "right", "wrong", "unknown"].filter((v) => v === "all" || verdicts.has(v))), "all", pick("verdict")) : null,
     choice("aggregate", named(Object.keys(data.rows[0].aggregates)), view.aggregate, pick("aggregate")),
     node("div", { class: "range" }, bound("least", "at least"), bound("most", "at most")),

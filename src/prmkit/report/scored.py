@@ -21,6 +21,8 @@ MAX_ROWS = 200
 MAX_CHARACTERS = 1_000_000
 MAX_ERRORS = 20
 """Bounds that keep a page under about 3 MB however long the file is."""
+PER_TOKEN = 20
+"""Characters that a token takes on the page beside its text: reward, step, quotes and commas."""
 SAMPLE = 50_000
 """Step rewards that the quantiles of a file are taken from; a random sample of those that there are."""
 SCRIPTS = ("dom.js", "scored.js")
@@ -51,6 +53,7 @@ def scored_data(scores: Path, *, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         if len(shown) < max_rows and characters < MAX_CHARACTERS:
             shown.append(_embedded(row))
             characters += sum(map(len, row["steps"])) + len(shown[-1]["prompt"])
+            characters += PER_TOKEN * len(shown[-1].get("tokens", ()))
     if not summary.rows:
         raise DataError(f"{scores}: holds no scores; let prmkit score finish its first window")
     files = ScoreFiles(out=scores)
@@ -60,7 +63,7 @@ def scored_data(scores: Path, *, max_rows: int = MAX_ROWS) -> dict[str, Any]:
         "name": scores.name,
         "facts": _facts(read_meta(files) or {}, summary),
         "kind": summary.kind,
-        "scales": {"rewards": summary.steps.scale(summary.kind), "cumulative": summary.prefixes.scale(summary.kind)},
+        "scales": summary.scales(),
         "num_rows": summary.rows,
         "by_verdict": summary.by_verdict(),
         "num_errors": len(errors),
@@ -114,6 +117,8 @@ class Summary:
     model: str = ""
     steps: Sample = field(default_factory=Sample)
     prefixes: Sample = field(default_factory=Sample)
+    tokens: Sample = field(default_factory=Sample)
+    """Empty where the file has no token rewards."""
     counts: dict[str, int] = field(default_factory=dict)
     sums: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -128,11 +133,18 @@ class Summary:
         for reward, prefix in zip(row["rewards"], row["cumulative"], strict=True):
             self.steps.add(reward)
             self.prefixes.add(prefix)
+        for reward in row.get("token_rewards", ()):
+            self.tokens.add(reward)
         verdict = _verdict(row)
         self.counts[verdict] = self.counts.get(verdict, 0) + 1
         sums = self.sums.setdefault(verdict, dict.fromkeys(AGGREGATES, 0.0))
         for name in AGGREGATES:
             sums[name] += row["aggregates"][name]
+
+    def scales(self) -> dict[str, dict[str, float]]:
+        """What the colours of each reading mean."""
+        samples = {"rewards": self.steps, "cumulative": self.prefixes, "token_rewards": self.tokens}
+        return {name: sample.scale(self.kind) for name, sample in samples.items() if sample.seen}
 
     def by_verdict(self) -> list[dict[str, Any]]:
         """For right, wrong and unknown outcomes: number of rows and mean of each aggregate."""
@@ -197,6 +209,17 @@ def _embedded(row: Mapping[str, Any]) -> dict[str, Any]:
         "rewards": [_short(value) for value in row["rewards"]],
         "cumulative": [_short(value) for value in row["cumulative"]],
         "aggregates": {name: _short(row["aggregates"][name]) for name in AGGREGATES},
+        **_tokens(row),
+    }
+
+
+def _tokens(row: Mapping[str, Any]) -> dict[str, Any]:
+    if "token_rewards" not in row:
+        return {}
+    return {
+        "tokens": row["tokens"],
+        "token_rewards": [_short(value) for value in row["token_rewards"]],
+        "step_of_token": row["step_of_token"],
     }
 
 

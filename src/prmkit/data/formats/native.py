@@ -36,7 +36,10 @@ from prmkit.data.types import Prompt, Solution, StepLabel
 from prmkit.errors import DataError
 
 KEYS = ("id", "prompt", "steps", "separator", "labels", "outcome", "answer", "language", "meta")
-SCORED_KEYS = ("solution_sha256", "model", "kind", "rewards", "cumulative", "aggregates")
+SCORED_KEYS = (
+    *("solution_sha256", "model", "kind", "rewards", "cumulative", "aggregates"),
+    *("token_rewards", "tokens", "token_ends", "step_of_token"),
+)
 """What a scored row has beside its solution. They belong to a model, not to the solution, so a reader leaves them out."""
 PROMPT_KEYS = ("id", "messages", "answer", "task", "meta")
 

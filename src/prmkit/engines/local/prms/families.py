@@ -28,6 +28,8 @@ BY_FAMILY: dict[Family, PRMSpec] = {spec.family: spec for spec in SPECS.values()
     "implicit": PRMSpec(family="implicit")
 }
 """The published way of asking, for each family."""
+LOG_PROBS: tuple[Family, ...] = ("implicit", "log_prob")
+"""Families whose step reward is a sum over the step's tokens."""
 
 
 def own_head(folder: Path) -> Family | None:
@@ -60,6 +62,15 @@ def family_of(folder: Path) -> PRMSpec:
         f"Give spec: one of the names {', '.join(SPECS)}, or PRMSpec(family=...) with a family of {', '.join(get_args(Family))}; "
         "or write prm.json beside the weights"
     )
+
+
+def check_token_rewards(spec: PRMSpec, folder: Path) -> None:
+    """Raises ModelError where a family has no rewards of single tokens."""
+    if spec.family not in LOG_PROBS:
+        raise ModelError(
+            f"{folder}: token rewards are differences of log-probs, so they are for implicit PRMs and log_prob; this one is of "
+            f"the family {spec.family}, which gives one number a step: leave token_rewards out"
+        )
 
 
 def named_spec(name: str) -> PRMSpec:

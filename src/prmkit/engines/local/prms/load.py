@@ -14,7 +14,7 @@ from prmkit.data.prm_spec import PRMSpec, read_spec
 from prmkit.engines.local.attention import attend_in_float32_when_short
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.prms.classes import load_classes
-from prmkit.engines.local.prms.families import family_of, named_spec
+from prmkit.engines.local.prms.families import LOG_PROBS, check_token_rewards, family_of, named_spec
 from prmkit.engines.local.prms.labels import load_labels
 from prmkit.engines.local.prms.log_ratio import load_log_ratio
 from prmkit.engines.local.prms.prm import PRM, Head
@@ -33,23 +33,27 @@ def load_prm(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     dtype: Literal["float32", "bfloat16"] = "float32",
     tokens_per_batch: int = 16384,
+    token_rewards: bool = False,
 ) -> PRM:
     """The PRM in a local folder: of a run folder, the model of its last checkpoint.
 
     What it is, is read from `spec` (or one of the names in `families.SPECS`), else from the folder's prm.json, else from its
     config.json. `reference`: of an implicit PRM, the folder of the reference or `base` (this adapter's base); it wins over the
-    spec's. Weights are frozen and held in `dtype`. No code from the folder is run. Raises ModelError where the folder holds
-    no PRM that is known, or its parts do not fit.
+    spec's. `token_rewards`: of an implicit PRM or log_prob, also the rewards of single tokens, as `StepRewards.tokens`. Weights
+    are frozen and held in `dtype`. No code from the folder is run. Raises ModelError where the folder holds no PRM that is known,
+    its parts do not fit, or its family has no token rewards.
     """
     folder = model_folder(Path(path).expanduser())
     known = named_spec(spec) if isinstance(spec, str) else spec or read_spec(folder) or family_of(folder)
     if reference:
-        if known.family not in ("implicit", "log_prob"):
+        if known.family not in LOG_PROBS:
             raise ModelError(f"{folder}: a reference is for implicit PRMs; this one is of the family {known.family}")
         known = replace(known, family="implicit", reference=reference)
+    if token_rewards:
+        check_token_rewards(known, folder)
     head = _head(folder, known, DTYPES[dtype])
     _move(head, device)
-    return PRM(head=head, spec=known, name=str(path), tokens_per_batch=tokens_per_batch)
+    return PRM(head=head, spec=known, name=str(path), tokens_per_batch=tokens_per_batch, token_rewards=token_rewards)
 
 
 def model_folder(folder: Path) -> Path:

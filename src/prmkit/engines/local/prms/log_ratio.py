@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,9 @@ from prmkit.engines.local.prms.reading import (
 from prmkit.errors import ModelError
 from prmkit.models.load import is_adapter
 from prmkit.ops.scoring_logprobs import scoring_logprobs
+
+Rewards = Callable[..., Tensor]
+"""Tokens of a batch, its rows and, as `prompts`, what the models made of a prompt that was read before -> numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,16 @@ class LogRatioHead:
 
     def read(self, rows: Sequence[LaidOut], tokens_per_batch: int) -> list[list[float]]:
         """beta times each step's log-ratio. A prompt that several rows share is read once where that pays."""
+        return self._read(rows, tokens_per_batch, _num_steps, self._step_rewards)
+
+    def read_tokens(self, rows: Sequence[LaidOut], tokens_per_batch: int) -> list[tuple[list[float], list[float]]]:
+        """beta times each step's log-ratio, and that of each response token."""
+        read = self._read(rows, tokens_per_batch, _num_steps_and_tokens, self._all_rewards)
+        return [(found[: _num_steps(row)], found[_num_steps(row) :]) for row, found in zip(rows, read, strict=True)]
+
+    def _read(
+        self, rows: Sequence[LaidOut], tokens_per_batch: int, count: Callable[[LaidOut], int], rewards: Rewards
+    ) -> list[list[float]]:
         by_prompt: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i, row in enumerate(rows):
             by_prompt[row.token_ids[: row.prompt_length]].append(i)
@@ -82,15 +95,16 @@ class LogRatioHead:
                 continue
             chosen = [rows[i] for i in group]
             read = in_batches(
-                partial(self._rewards, prompts=self._read_prompt(prompt)),
+                partial(rewards, prompts=self._read_prompt(prompt)),
                 chosen,
                 tokens_per_batch,
                 self.device,
                 skip=len(prompt),
+                count=count,
             )
             for i, value in zip(group, read, strict=True):
                 values[i] = value
-        rest = in_batches(self._rewards, [rows[i] for i in alone], tokens_per_batch, self.device)
+        rest = in_batches(rewards, [rows[i] for i in alone], tokens_per_batch, self.device, count=count)
         for i, value in zip(alone, rest, strict=True):
             values[i] = value
         return values
@@ -110,14 +124,31 @@ class LogRatioHead:
         with torch.inference_mode():
             return [read_prompt(model, token_ids) for model in self.models]
 
-    def _rewards(
+    def _all_rewards(
         self, token_BT: Tensor, rows: Sequence[LaidOut], prompts: Sequence[PromptStates] | None = None
     ) -> Tensor:
-        """beta times each step's log-ratio, row after row; `token_BT` begins after the prompt where that has been read."""
+        """Row after row, beta times each step's log-ratio, then that of each response token."""
+        ratio_N = self._ratios(token_BT, rows, prompts)
+        steps = self._step_sums(ratio_N, rows).split([_num_steps(row) for row in rows])
+        tokens = (self.beta * ratio_N.double()).split([len(row.step_of_token) for row in rows])
+        return torch.cat([part for both in zip(steps, tokens, strict=True) for part in both])
+
+    def _step_rewards(
+        self, token_BT: Tensor, rows: Sequence[LaidOut], prompts: Sequence[PromptStates] | None = None
+    ) -> Tensor:
+        """beta times each step's log-ratio, row after row."""
+        return self._step_sums(self._ratios(token_BT, rows, prompts), rows)
+
+    def _ratios(self, token_BT: Tensor, rows: Sequence[LaidOut], prompts: Sequence[PromptStates] | None) -> Tensor:
+        """log pi - log pi_ref of each response token; `token_BT` begins after the prompt where that has been read."""
         states = [None] * len(self.models) if prompts is None else prompts
         ratio_N = response_logprobs(self.policy, token_BT, rows, states[0])
         if self.reference is not None:
             ratio_N = ratio_N - response_logprobs(self.reference, token_BT, rows, states[1])
+        return ratio_N
+
+    def _step_sums(self, ratio_N: Tensor, rows: Sequence[LaidOut]) -> Tensor:
+        """beta times the sum over each step's tokens, row after row."""
         step_N, first = [], 0
         for row in rows:
             step_N += [first + step for step in row.step_of_token]
@@ -125,6 +156,14 @@ class LogRatioHead:
         sum_K = torch.zeros(first, dtype=torch.float64, device=ratio_N.device)
         sum_K.index_add_(0, torch.tensor(step_N, device=ratio_N.device), ratio_N.double())
         return self.beta * sum_K
+
+
+def _num_steps(row: LaidOut) -> int:
+    return len(row.read_at)
+
+
+def _num_steps_and_tokens(row: LaidOut) -> int:
+    return len(row.read_at) + len(row.step_of_token)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from prmkit.data.chat import token_ends
 from prmkit.data.layouts import LaidOut, separated
 from prmkit.data.prm_spec import PRMSpec
-from prmkit.data.types import Message, Prompt, RewardKind, Solution, StepRewards
+from prmkit.data.types import Message, Prompt, RewardKind, Solution, StepRewards, TokenRewards
 from prmkit.engines.local.microbatches import PADDING, microbatches
 from prmkit.errors import DataError, PrmkitError
 from prmkit.protocols import Unscored
@@ -50,6 +52,15 @@ class Head(Protocol):
         ...
 
 
+@runtime_checkable
+class TokenHead(Protocol):
+    """A `Head` whose step rewards are sums over tokens."""
+
+    def read_tokens(self, rows: Sequence[LaidOut], tokens_per_batch: int) -> list[tuple[list[float], list[float]]]:
+        """What `read` gives for each row, and the number of each of its response tokens."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class PRM:
     """A `StepScorer`: see `load_prm`."""
@@ -60,6 +71,8 @@ class PRM:
     """Where it was loaded from; errors name it."""
     tokens_per_batch: int = 16384
     """Largest number of tokens, padding included, in one forward pass (a single longer sequence is run alone)."""
+    token_rewards: bool = False
+    """Fill `StepRewards.tokens`; the head is a `TokenHead` then (`families.check_token_rewards`)."""
 
     @property
     def kind(self) -> RewardKind:
@@ -85,14 +98,21 @@ class PRM:
         """
         laid_out = [self._lay_out(solution) for solution in solutions]
         rows = [row for item in laid_out if not isinstance(item, Unscored) for row in item]
-        read = iter(self.head.read(rows, self.tokens_per_batch))
+        read = iter(self._read(rows))
         results: list[StepRewards | Unscored] = []
         for solution, item in zip(solutions, laid_out, strict=True):
             if isinstance(item, Unscored):
                 results.append(item)
             else:
-                results.append(self._result(solution, [value for _ in item for value in next(read)]))
+                results.append(self._result(solution, item, [next(read) for _ in item]))
         return results
+
+    def _read(self, rows: Sequence[LaidOut]) -> list[tuple[list[float], list[float]]]:
+        """Of each row, the numbers of its steps, and those of its tokens where they are asked for."""
+        if not self.token_rewards:
+            return [(values, []) for values in self.head.read(rows, self.tokens_per_batch)]
+        assert isinstance(self.head, TokenHead), "load_prm refuses token rewards of other families"
+        return self.head.read_tokens(rows, self.tokens_per_batch)
 
     def _lay_out(self, solution: Solution) -> Sequence[LaidOut] | Unscored:
         try:
@@ -108,15 +128,29 @@ class PRM:
             )
         return rows
 
-    def _result(self, solution: Solution, values: list[float]) -> StepRewards | Unscored:
+    def _result(
+        self, solution: Solution, rows: Sequence[LaidOut], read: Sequence[tuple[list[float], list[float]]]
+    ) -> StepRewards | Unscored:
         try:
-            return StepRewards(values=tuple(values), kind=self.kind)
+            values = tuple(value for steps, _ in read for value in steps)
+            tokens = self._tokens(rows[0], read[0][1]) if self.token_rewards else None
+            return StepRewards(values=values, kind=self.kind, tokens=tokens)
         except ValueError as error:  # not finite
             return Unscored(
                 id=solution.id,
                 reason=f"solution {solution.id!r}: {error}; {self.name} gives no number there, so its weights are broken or "
                 "overflow in this dtype: check them, or load with dtype float32",
             )
+
+    def _tokens(self, row: LaidOut, values: list[float]) -> TokenRewards:
+        """The tokens of a response, which lies in one row for all families that have them."""
+        text, ends = token_ends(self.head.tokenizer, row.token_ids[row.prompt_length :])
+        return TokenRewards(
+            values=tuple(values),
+            texts=tuple(text[a:b] for a, b in pairwise((0, *ends))),
+            ends=ends,
+            step_of_token=row.step_of_token,
+        )
 
 
 def in_batches(
@@ -126,11 +160,13 @@ def in_batches(
     device: torch.device,
     *,
     skip: int = 0,
+    count: Callable[[LaidOut], int] = lambda row: len(row.read_at),
 ) -> list[list[float]]:
     """What `rewards` reads in each row, in batches of similar lengths.
 
-    `rewards(token_BT, rows)` gives the numbers of its rows, row after row; `token_BT` are their tokens without the first `skip`,
-    padded on the right. Skipped tokens count for `tokens_per_batch`: their keys and values are held for every row.
+    `rewards(token_BT, rows)` gives the numbers of its rows, row after row, `count` of each; `token_BT` are their tokens without
+    the first `skip`, padded on the right. Skipped tokens count for `tokens_per_batch`: their keys and values are held for every
+    row.
     """
     values: list[list[float]] = [[] for _ in rows]
     lengths = torch.tensor([len(row.token_ids) for row in rows], dtype=torch.long)
@@ -140,8 +176,8 @@ def in_batches(
             flat = rewards(padded([row.token_ids[skip:] for row in chosen], device), chosen).tolist()
         start = 0
         for i, row in zip(part.tolist(), chosen, strict=True):
-            values[i] = flat[start : start + len(row.read_at)]
-            start += len(row.read_at)
+            values[i] = flat[start : start + count(row)]
+            start += count(row)
     return values
 
 
