@@ -8,6 +8,7 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -175,7 +176,8 @@ def _open_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # it was a file, and its number is a pipe's now
+                stream.reconfigure(errors="backslashreplace")
 
 
 def _nobody_reads(stream: TextIO) -> bool:
