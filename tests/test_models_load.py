@@ -177,6 +177,6 @@ def test_smollm2_answers_greedily(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_stands_for_the_policy_of_its_last_checkpoint(tmp_path: Path) -> None:
-    for step in (9, 10, 100):
-        make_tiny(tmp_path / "checkpoints" / f"step_{step:06d}" / "policy", seed=step, size="micro")
+    for step in ("000009", "000010", "000100", "000100.old"):  # the last one is a copy that somebody keeps
+        make_tiny(tmp_path / "checkpoints" / f"step_{step}" / "policy", seed=9, size="micro")
     assert resolve_model_path(tmp_path, tmp_path, 0) == tmp_path / "checkpoints" / "step_000100" / "policy"

@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from prmkit.errors import ModelError
+from prmkit.models.folders import saved_models
 from prmkit.models.load import resolve_model_path
 
 NO_LIMIT = 1_000_000
@@ -30,7 +31,7 @@ def load_patient(path: str, work_dir: Path) -> Patient:
     Raises ModelError where one is missing.
     """
     run = Path(path).expanduser()
-    prms = [] if list(run.glob("checkpoints/step_*/policy")) else sorted(run.glob("checkpoints/step_*/prm"))
+    prms = [] if saved_models(run, "policy") else saved_models(run, "prm")
     folder = resolve_model_path(prms[-1] if prms and not (run / "config.json").is_file() else path, work_dir, seed=0)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)

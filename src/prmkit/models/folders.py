@@ -28,6 +28,13 @@ def work_dir() -> Path:
         ) from None
 
 
+def saved_models(run: Path, name: str) -> list[Path]:
+    """Folders of that name in the checkpoints of a run, the last step's last. Copies that somebody has put beside them, such as
+    `step_000040.old`, are none."""
+    found = {path.parent.name.removeprefix("step_"): path for path in run.glob(f"checkpoints/step_*/{name}")}
+    return [found[step] for step in sorted(filter(str.isdecimal, found), key=int)]
+
+
 def weights_digest(folder: Path) -> str:
     """SHA-256 of the names, sizes and samples of a model's weight files, of an adapter with its base's.
 

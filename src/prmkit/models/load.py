@@ -17,7 +17,7 @@ from prmkit.config import ModelConfig
 from prmkit.data.chat import check_tokenizer
 from prmkit.data.prm_spec import base_folder
 from prmkit.errors import ConfigError, ModelError
-from prmkit.models.folders import write_folder_once
+from prmkit.models.folders import saved_models, write_folder_once
 from prmkit.models.logits import check_logits
 from prmkit.models.smollm2 import smollm2_folder
 from prmkit.models.tiny import make_tiny
@@ -147,7 +147,7 @@ def _read_adapter(folder: Path, dtype: torch.dtype) -> Any:
 
 def newest_policy(folder: Path) -> Path:
     """The policy of the last checkpoint where the folder is a run's; otherwise the folder itself."""
-    policies = sorted(folder.glob("checkpoints/step_*/policy"))
+    policies = saved_models(folder, "policy")
     return policies[-1] if policies and not (folder / "config.json").is_file() else folder
 
 
