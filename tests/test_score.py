@@ -165,6 +165,29 @@ def test_killed_at_any_moment_and_started_again_it_ends_in_the_same_bytes(tmp_pa
     assert broken.errors.read_bytes() == unbroken.errors.read_bytes()
 
 
+def test_two_processes_do_not_write_one_file(files: ScoreFiles, tmp_path: Path) -> None:
+    """By another name of its folder, too: what stands for a file is where it lies."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    code = (
+        "import sys; from prmkit.evaluate.ledger import *; hold(Path(sys.argv[1])); print('held', flush=True); input()"
+    )
+    holding = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "link" / files.out.name)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holding as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=r"scores\.jsonl is in use: another process writes it"):
+            run(files, many(24), LengthScorer(), window=8)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link"]
+        other.kill()
+    assert run(files, many(24), LengthScorer(), window=8) == Tally(scored=24, failed=0)
+    assert run(files, many(24), LengthScorer(), window=8) == Tally(scored=24, failed=0)  # one process may go on
+
+
 def test_another_model_or_other_data_is_refused_with_what_differs(files: ScoreFiles) -> None:
     run(files, many(4), LengthScorer(), window=8)
     with pytest.raises(ConfigError) as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,32 @@ from prmkit.data.jsonl import json_line, place
 from prmkit.errors import CheckpointError, ConfigError, DataError
 from prmkit.evaluate.run import write_result
 
+_held: dict[tuple[int, str], int] = {}
+"""Descriptors of what stands for the files that are written, by process and file."""
 PLACES = ("from_question", "judged_again", "from_row")
 """Keys that say what a writer wrote; the others say which one it is."""
+
+
+def hold(path: Path) -> None:
+    """Have this file written by this process alone, until the process ends in whatever way: lines of two would be mixed.
+
+    Raises ConfigError where another process of this machine has it. A name in the kernel stands for the file, so that nothing
+    is left beside it.
+    """
+    place = os.path.realpath(path)
+    if (os.getpid(), place) in _held:
+        return
+    holder = socket.socket(socket.AF_UNIX)
+    try:
+        holder.bind(b"\0prmkit " + hashlib.sha256(os.fsencode(place)).hexdigest().encode())
+    except OSError as error:
+        holder.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"{path} is in use: another process writes it. Wait for that one, stop it, or set out to another file"
+            ) from None
+        return  # a system without such names
+    _held[os.getpid(), place] = holder.detach()
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

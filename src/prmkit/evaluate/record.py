@@ -17,6 +17,7 @@ from prmkit.errors import DataError
 from prmkit.evaluate.ledger import (
     append,
     has_lines,
+    hold,
     note_writer,
     read_sidecar,
     refuse_other_settings,
@@ -26,6 +27,7 @@ from prmkit.evaluate.ledger import (
 )
 from prmkit.evaluate.responses import Question, read_question, record_json
 from prmkit.evaluate.run import write_result
+from prmkit.tasks.library.maths import LANGUAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,10 @@ class Record:
         """What is judged already, by id; a half-written last line is cut off. New files are begun where nothing is judged.
 
         `identity` may not change between the runs that write one record; `written_by` (versions, commit) may, and every
-        change is noted. Raises ConfigError naming the keys that differ, DataError for a damaged record.
+        change is noted. The record is this process's from then on. Raises ConfigError when another process has it, and naming the
+        keys that differ, DataError for a damaged record.
         """
+        hold(self.items)
         meta = read_sidecar(self.meta, self.items)
         if meta is None:
             refuse_unexplained(self.items, self.meta)
@@ -63,14 +67,16 @@ class Record:
             write_result(self.meta, {**identity, "written_by": [{"from_question": 1, **written_by}]})
             return {}
         refuse_other_settings(self.out, self.items, self.meta, meta, identity)
-        done = self._read_items({prompt.id: prompt for prompt in prompts})
+        done, is_old = self._read_items({prompt.id: prompt for prompt in prompts})
+        if is_old:
+            rewrite(self.items, map(_line, done.values()))
         if len(done) < len(prompts):
             note_writer(self.meta, meta, written_by, from_question=len(done) + 1)
         return done
 
     def add(self, questions: Iterable[Question]) -> None:
         """Append judged questions, and see them to the disk. Raises CheckpointError when it is full."""
-        append(self.items, ({"id": question.prompt.id, **record_json(question)} for question in questions))
+        append(self.items, map(_line, questions))
 
     def replace(
         self,
@@ -89,7 +95,7 @@ class Record:
         assert meta is not None, "open comes first"
         note_writer(self.meta, meta, written_by, judged_again=judged_again)
         now = {**done, **{question.prompt.id: question for question in judged}}
-        rewrite(self.items, ({"id": name, **record_json(now[name])} for name in done))
+        rewrite(self.items, (_line(now[name]) for name in done))
 
     def written_by(self) -> list[dict[str, Any]]:
         """Which versions wrote from which question on, and which judged so many questions again."""
@@ -98,11 +104,29 @@ class Record:
         found: list[dict[str, Any]] = meta["written_by"]
         return found
 
-    def _read_items(self, prompts: Mapping[str, Prompt]) -> dict[str, Question]:
+    def _read_items(self, prompts: Mapping[str, Prompt]) -> tuple[dict[str, Question], bool]:
+        """The judged questions, and whether a line is of before lines held what was asked."""
         done: dict[str, Question] = {}
+        is_old = False
         for where, row in whole_lines(self.items):
             prompt = prompts.get(str(row.get("id")))
             if prompt is None or prompt.id in done:
                 raise DataError(f"{where}: no question of this run, or one that stands there already; remove the line")
             done[prompt.id] = read_question(prompt, row, where)
-        return done
+            is_old = is_old or "prompt" not in row
+        return done, is_old
+
+
+def _line(question: Question) -> dict[str, Any]:
+    """A line of the record: what was asked, the turns as they were put, and the judged responses.
+
+    With the prompt in it the file is a pool of solutions by itself, the format `prmkit_eval` of `prmkit score` and others.
+    """
+    prompt = question.prompt
+    asked = {
+        "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+        "answer": prompt.answer,
+        "task": prompt.task,
+        "language": next((code for code, name in LANGUAGES.items() if name == question.categories.get("language")), ""),
+    }
+    return {"id": prompt.id, "prompt": asked, **record_json(question)}

@@ -13,7 +13,7 @@ from typing import Any
 from prmkit.data.types import Solution
 from prmkit.errors import DataError
 from prmkit.evaluate import ledger
-from prmkit.evaluate.ledger import read_sidecar, refuse_other_settings, refuse_unexplained, whole_lines
+from prmkit.evaluate.ledger import hold, read_sidecar, refuse_other_settings, refuse_unexplained, whole_lines
 from prmkit.evaluate.run import write_result
 
 WEIGHT_BLOCKS = 64
@@ -79,8 +79,10 @@ def open_files(files: ScoreFiles, identity: Mapping[str, Any], written_by: Mappi
     """What is done already, after half-written last lines are cut off; new files are begun where there are none.
 
     `identity` is what may not change between the runs that write one file; `written_by` (versions, commit) may, see
-    `note_writer`. Raises ConfigError naming the keys that differ, or when `out` is another file's.
+    `note_writer`. The files are this process's from then on. Raises ConfigError when another process has them, naming the keys
+    that differ, or when `out` is another file's.
     """
+    hold(files.out)
     meta = read_meta(files)
     if meta is None:
         refuse_unexplained(files.out, files.meta)
