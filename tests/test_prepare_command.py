@@ -213,6 +213,39 @@ def test_a_source_is_needed_and_programs_are_refused(tmp_path: Path, capsys: pyt
     assert "has no row of mgsm:de" in refused(tmp_path, capsys, f"--source=mgsm:de={other}")
 
 
+EURUS: list[dict[str, Any]] = [
+    {"prompt": [{"role": "user", "content": "What is $2+3$?"}], "ability": "math",
+     "reward_model": {"style": "rule", "ground_truth": "5"}},
+    {"prompt": [{"role": "user", "content": "Add two numbers."}], "ability": "code",
+     "reward_model": {"style": "rule", "ground_truth": '{"inputs": ["1 2\\n"], "outputs": ["3\\n"]}'}},
+    {"question": "Double it.", "answer": '{"fn_name": "f", "inputs": [[1]], "outputs": [2]}'},
+    {"question": "Which set of \\{1, 2\\} is larger than $2$?", "answer": "\\{1, 2\\}"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [["rules"], ["rules", "answer", "choices", "duplicates"]])
+def test_programs_among_the_questions_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: list[str]
+) -> None:
+    source = write(tmp_path / "q.jsonl", EURUS)
+    assert prepare(tmp_path, f"--source={source}", "--steps", *steps) == 0, capsys.readouterr().err
+    assert "read: 2 of 4" in capsys.readouterr().out
+    out = tmp_path / "out"
+    assert [row["answer"] for row in read(out / "prompts.jsonl")] == ["5", "\\{1, 2\\}"]
+    dropped = [(row["source"], row["step"], row["reason"], row["row"]) for row in read(out / "dropped.jsonl")]
+    assert dropped == [(f"{source}:{n + 1}", "read", "program", EURUS[n]) for n in (1, 2)]
+    first, second = json.loads((out / "counts.json").read_text())["steps"][:2]
+    assert first == {"name": "read", "in": 4, "kept": 2, "dropped": {"program": 2}}
+    assert (second["name"], second["in"]) == ("rules", 2)
+
+
+def test_a_file_of_programs_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "q.jsonl", EURUS[1:3])
+    message = refused(tmp_path, capsys, f"--source={source}")
+    assert "all 2 questions are programs" in message
+    assert f"{source}:1: its ability is 'code'" in message
+
+
 def test_a_model_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "q.jsonl", QUESTIONS)
     assert (

@@ -15,14 +15,12 @@ from typing import Any
 import tomli_w
 
 from prmkit.curate.config import PrepareConfig
+from prmkit.curate.programs import READ, leave_out_programs
 from prmkit.curate.read import Unread, named_source
 from prmkit.curate.record import Dropped, Outcome, Record, Step
 from prmkit.data.jsonl import not_finite, write_jsonl
 from prmkit.errors import CheckpointError, ConfigError, DataError
 from prmkit.evaluate.run import data_hash
-
-READ = "read"
-"""The step's name of rows that could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +57,14 @@ def prepare(
     steps: Sequence[Step],
     on_step: Callable[[StepCount], None] = lambda count: None,
 ) -> Prepared:
-    """Run the steps in order. Raises DataError when nothing is left, naming the step that dropped the last."""
+    """Leave out programs, and run the steps in order.
+
+    Raises DataError when nothing is left, naming the step that dropped the last.
+    """
     left, counts = list(records), []
     dropped: list[tuple[str, Dropped]] = []
     samples: list[dict[str, Any]] = []
-    for step in steps:
+    for step in (*leave_out_programs(records), *steps):
         outcome = step.run(left)
         _check_complete(step.name, left, outcome)
         reasons = Counter(drop.reason for drop in outcome.dropped)
@@ -111,8 +112,13 @@ def _nothing_left(count: StepCount, outcome: Outcome, unread: Sequence[Unread], 
     if not count.records_in:
         why = f" The first: {unread[0].reason}" if unread else ""
         return f"nothing is left: none of {len(unread)} rows could be read.{why}"
-    reasons = ", ".join(f"{reason} {number}" for reason, number in count.dropped.items())
     first = outcome.dropped[0]
+    if count.name == READ:
+        return (
+            f"nothing is left: all {count.records_in} questions are programs. The first, {first.record.where}: {first.detail}. "
+            "Only questions whose answers are mathematics or words are prepared"
+        )
+    reasons = ", ".join(f"{reason} {number}" for reason, number in count.dropped.items())
     before = "; ".join(f"{c.name} kept {c.kept} of {c.records_in}" for c in counts[:-1])
     own = ":" in count.name
     return (
