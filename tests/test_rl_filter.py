@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def test_the_bounds_are_inclusive_and_on_mean_accuracy() -> None:
     script: dict[str, Sequence[float | Verdict]] = {
         "0/5": [0, 0, 0, 0, 0],
         "1/5": [1, 0, 0, 0, 0],
-        "soft": [0.2, 0.2, 0.2, 0.2, 0.2],
+        "soft": [0.1, 0.3, 0.2, 0.2, 0.2],
         "4/5": [1, 1, 1, 1, 0],
         "above": [1, 1, 1, 1, 0.1],
         "5/5": [1, 1, 1, 1, 1],
@@ -187,6 +188,27 @@ def test_a_batch_that_stays_partly_empty_is_learned_from() -> None:
     made = gather(scripted, 3, Algorithm(filter=Filter(max_draws=4)))
     assert (kept(made), made.draws) == (["yes"], 4)
     assert [len(names) for names in scripted.asked] == [3, 3, 3, 3]  # never more than a batch at a time
+
+
+SOFT: dict[str, Sequence[float | Verdict]] = {
+    "equal": [0.5] * 4,
+    "one left": [0.5, BROKEN, BROKEN, 0.5],
+    "differ": [0.5, 0.5, 0.25, 0.5],
+    "mixed": [0, 1, 0, 1],
+}
+
+
+def test_equal_soft_rewards_are_kept_only_where_they_teach_something() -> None:
+    differ = ["differ", "mixed"]
+    for algorithm in (Algorithm(), Algorithm(advantage="grpo"), Algorithm(advantage="dr_grpo")):
+        assert kept(gather(Scripted(SOFT), 4, replace(algorithm, filter=Filter(max_draws=1)))) == differ
+    for algorithm in (Algorithm(process=Process(coef=1.0)), Algorithm(advantage="reinforce")):
+        assert kept(gather(Scripted(SOFT), 4, replace(algorithm, filter=Filter(max_draws=1)))) == list(SOFT)
+    assert kept(gather(Scripted(SOFT), 4, filtered(enabled=False))) == list(SOFT)
+    whole: dict[str, Sequence[float | Verdict]] = {"all": [1] * 4, "none": [0] * 4}
+    assert kept(gather(Scripted(whole), 2, filtered(low=0.0, high=1.0))) == ["all", "none"]  # as the bounds say
+    with pytest.raises(TrainingError, match="in 1 groups all rewards are equal"):
+        gather(Scripted({"equal": [0.5] * 4}), 1, filtered())
 
 
 @pytest.mark.parametrize("max_draws", [1, 5])

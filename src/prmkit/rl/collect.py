@@ -13,6 +13,9 @@ from prmkit.errors import TrainingError
 from prmkit.protocols import Sampler, Verifier
 from prmkit.rl.algorithm import Algorithm, Filter
 
+_OF_THE_GROUP = ("rloo", "grpo", "dr_grpo")
+"""Advantages that are 0 where the rewards of a group are all equal."""
+
 
 def derived_seed(*parts: int | str) -> int:
     """A seed for one purpose, from the run's seed, the step and a name: no random state has to be saved."""
@@ -100,6 +103,17 @@ def passes(group: Group[Verified], full: Group[Verified], settings: Filter, leas
     return not settings.enabled or settings.low - slack <= mean <= settings.high + slack
 
 
+def teaches_nothing(group: Group[Verified], algorithm: Algorithm) -> bool:
+    """Whether all advantages of a group are 0 though its accuracy lies between the bounds: soft rewards that are all equal.
+
+    Only where nothing but the outcome is learned from, against the group's own mean. Rewards of 0 and 1 are the bounds' matter.
+    """
+    if not algorithm.filter.enabled or algorithm.process.coef > 0 or algorithm.advantage not in _OF_THE_GROUP:
+        return False
+    rewards = [m.verdict.reward for m in group.members if m.verdict.reward is not None]
+    return len(rewards) > 1 and 0 < min(rewards) == max(rewards) < 1
+
+
 def collect(
     sampler: Sampler,
     verifier: Verifier,
@@ -127,7 +141,7 @@ def collect(
         groups = verify(rollouts, verifier)
         for group in groups:
             usable = decided(group, algorithm)
-            if passes(usable, group, algorithm.filter, least):
+            if passes(usable, group, algorithm.filter, least) and not teaches_nothing(usable, algorithm):
                 kept.append(usable)
         sampled += groups
         draws += 1
@@ -161,6 +175,9 @@ def _nothing_passed(sampled: Sequence[Group[Verified]], draws: int, algorithm: A
             "if accuracy is near 0, start from a better SFT model or easier prompts; near 1, take harder prompts; "
         )
         wider = "widen algorithm.filter or raise its max_draws"
+        equal = sum(teaches_nothing(decided(group, algorithm), algorithm) for group in sampled)
+        if equal:
+            about_accuracy += f"in {equal} groups all rewards are equal, from which nothing can be learned; "
     return (
         f"no group of {len(sampled)} sampled in {draws} draws {wanted}: accuracy {mean}, {cut:.0%} cut at max_tokens, verdicts "
         + ", ".join(f"{status} {count}" for status, count in sorted(statuses.items()))
