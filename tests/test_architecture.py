@@ -27,7 +27,7 @@ LAYERS = [
     {"search", "annotate", "evaluate", "doctor", "curate"},
     {"rl", "train", "agents"},
     {"engines"},
-    {"cli", "serve", "report"},
+    {"cli", "serve", "report", "__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 COMPOSITION_ROOTS = {"cli", "serve"}

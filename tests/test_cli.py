@@ -84,6 +84,14 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"prmkit {__version__}\n"
 
 
+def test_the_command_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "prmkit", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"prmkit {__version__}\n"
+    refused = subprocess.run([sys.executable, "-m", "prmkit", "trian"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+
+
 def test_no_verb_and_an_unknown_verb_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert capsys.readouterr().err.startswith("usage: prmkit VERB")
