@@ -288,10 +288,11 @@ def test_roles_can_start_from_other_folders(base: Path, tmp_path: Path) -> None:
     assert not torch.equal(outputs["policy"], outputs["prm"])
 
 
-@pytest.mark.parametrize("key", ["prm_path", "reference_path"])
-def test_adapters_leave_no_room_for_other_folders(base: Path, key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{key} is set, but with model.lora_rank > 0 all roles share model.path"):
-        assemble(base, lora_rank=4, **{key: str(base)})
+def test_adapters_leave_no_room_for_another_reference(base: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"with model\.lora_rank > 0 the reference is model\.path with its adapters off"
+    ):
+        assemble(base, lora_rank=4, reference_path=str(base))
 
 
 def test_soft_capped_logits_are_refused(tmp_path: Path) -> None:

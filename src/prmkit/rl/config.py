@@ -24,9 +24,10 @@ class RLConfig:
     """Name of the algorithm that `[algorithm]` starts from; see `prmkit.rl.presets`."""
     model: ModelConfig = field(default_factory=ModelConfig)
     prm_path: str = ""
-    """Start of the PRM; empty: the policy's start, as in PRIME."""
+    """Start of the PRM: an implicit PRM or a causal LM, or a run folder (its last PRM, else its last policy); empty: the policy's
+    start, as in PRIME. A PRM's own beta and reference have to be those of the run (docs/prime.md)."""
     reference_path: str = ""
-    """The PRM's and the KL's reference; empty: the policy's start."""
+    """The PRM's and the KL's reference; empty: the policy's start. Not with model.lora_rank, where it is model.path."""
     task: TaskConfig = field(default_factory=TaskConfig)
     sampling: SamplingParams = field(default_factory=SamplingParams)
     verifier: VerifierConfig = field(default_factory=VerifierConfig)

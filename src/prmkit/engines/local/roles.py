@@ -17,11 +17,22 @@ from prmkit.data.steps import Splitter
 from prmkit.engines.local.attention import attend_in_float32_when_short
 from prmkit.engines.local.language_model import LanguageModel
 from prmkit.engines.local.learner import LocalLearner, forward_only
+from prmkit.engines.local.prm_start import prm_start, shares_base
+from prmkit.engines.local.prms.reading import READ_ERRORS
 from prmkit.engines.local.sampler import LocalSampler
 from prmkit.engines.local.save import frozen_base, save_adapter, save_full, save_value_model
 from prmkit.engines.local.value_model import ValueModel, zero_head
 from prmkit.errors import ConfigError, ModelError
-from prmkit.models.load import compute_dtype, is_adapter, load_model, newest_policy, resolve_model_path
+from prmkit.models.load import (
+    compute_dtype,
+    is_adapter,
+    load_model,
+    load_tokenizer,
+    newest_policy,
+    resolve_model_path,
+    turn_off_dropout,
+)
+from prmkit.models.logits import check_logits
 from prmkit.ops.batch import Batch, TokenOutputs
 from prmkit.protocols import Verifier
 from prmkit.rl.config import RLConfig
@@ -66,10 +77,9 @@ def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir:
             "prm_path is set, but algorithm.process.coef = 0 leaves no PRM; raise it, or leave prm_path empty"
         )
     if prm_needs and algorithm.process.update == "none" and not (config.prm_path or config.reference_path):
-        alone = "" if config.model.lora_rank == 0 else ", with model.lora_rank = 0"
         raise ConfigError(
             'algorithm.process.update = "none" freezes a PRM that is still its own reference, so every process reward would be '
-            f"exactly 0; set prm_path to a trained PRM{alone}"
+            "exactly 0; set prm_path to a trained PRM"
         )
     if config.reference_path and not (prm_needs or algorithm.kl.coef > 0):
         raise ConfigError(
@@ -105,28 +115,29 @@ def local_roles(config: RLConfig, verifier: Verifier, split: Splitter, work_dir:
 def _implicit_prm(config: RLConfig, models: _Separate, reference: FrozenModel | None, work_dir: Path) -> ImplicitPRM:
     minibatches, replay = config.algorithm.prm_minibatches, config.algorithm.process.replay_batches
     batches = config.steps + sum(min(step, replay) for step in range(config.steps))  # replay fills up at first
-    spec = prm_spec(config, work_dir)
+    prm = models.prm()
+    spec = prm_spec(config, work_dir, adapter=prm.adapter is not None)
 
     def save(model: LanguageModel, path: Path) -> None:
         models.save(model, path)
         write_spec(path, spec)
 
     return ImplicitPRM(
-        _learner(models.prm(), config.prm, "prm", save, minibatches * batches),
+        _learner(prm, config.prm, "prm", save, minibatches * batches),
         reference,
         config.algorithm.process,
         num_minibatches=minibatches,
     )
 
 
-def prm_spec(config: RLConfig, work_dir: Path) -> PRMSpec:
-    """What a run's saved PRM means, so that `load_prm` reads its folder.
+def prm_spec(config: RLConfig, work_dir: Path, *, adapter: bool) -> PRMSpec:
+    """What a run's saved PRM means, so that `load_prm` reads its folder. `adapter`: whether it is one, on the reference.
 
     A moving reference (`process.reference = "policy"`) is the policy of the same checkpoint. The text between steps is the
     task's own business: a solution brings its separator.
     """
     process = config.algorithm.process
-    if process.reference == "freeze" and config.model.lora_rank:
+    if process.reference == "freeze" and adapter:
         reference = "base"
     elif process.reference == "freeze":
         path = config.reference_path or config.model.path
@@ -180,7 +191,7 @@ class _Separate:
         return self._language_model(self.policy_model)
 
     def prm(self) -> LanguageModel:
-        return self._language_model(self._other(self.config.prm_path, "prm_path"))
+        return self._language_model(self._other(str(self._prm_folder()), "prm_path"))
 
     def reference(self) -> LanguageModel:
         model = self._other(self.config.reference_path, "reference_path").requires_grad_(False)
@@ -192,13 +203,19 @@ class _Separate:
     def save(self, model: LanguageModel, path: Path) -> None:
         save_full(model, self.tokenizer, path)
 
+    def _prm_folder(self) -> Path:
+        return prm_start(self.config, self.work_dir)
+
     def _other(self, path: str, key: str) -> Any:
         model, tokenizer = self._load(path or self.config.model.path)
+        self._check_vocabulary(tokenizer, path, key)
+        return model
+
+    def _check_vocabulary(self, tokenizer: Any, path: object, key: str) -> None:
         if tokenizer.get_vocab() != self.tokenizer.get_vocab():
             raise ModelError(
-                f"{key} = {path!r} has another vocabulary than model.path; token rewards need the same tokens"
+                f"{key} = {str(path)!r} has another vocabulary than model.path; token rewards need the same tokens"
             )
-        return model
 
     def _load(self, path: str) -> tuple[Any, Any]:
         settings = replace(self.config.model, path=path)
@@ -218,14 +235,17 @@ class _Separate:
 
 
 class _Shared(_Separate):
-    """Policy and PRM are LoRA adapters on one base; with the adapters off, the base is the reference."""
+    """Policy and PRM are LoRA adapters on one base; with the adapters off, the base is the reference.
+
+    A PRM that begins at other weights than the base, or at an adapter on another one, keeps weights of its own.
+    """
 
     def __init__(self, config: RLConfig, work_dir: Path) -> None:
-        for key in ("prm_path", "reference_path"):
-            if getattr(config, key):
-                raise ConfigError(
-                    f"{key} is set, but with model.lora_rank > 0 all roles share model.path; leave it empty"
-                )
+        if config.reference_path:
+            raise ConfigError(
+                "reference_path is set, but with model.lora_rank > 0 the reference is model.path with its adapters off; leave "
+                "it empty, or set model.lora_rank = 0"
+            )
         refuse_adapter(config.model.path)
         super().__init__(config, work_dir)
         roles = ["policy", "prm", "critic"]
@@ -234,18 +254,43 @@ class _Shared(_Separate):
             torch.manual_seed(config.seed)
             base = narrow_linears(self.policy_model.requires_grad_(False), compute_dtype(config.model))
             self.policy_model = get_peft_model(base, settings, adapter_name=roles[0])
-            if config.algorithm.uses_prm:
-                self.policy_model.add_adapter(roles[1], settings)
+            self.prm_on_base = config.algorithm.uses_prm and self._add_prm(roles[1], settings)
             if config.algorithm.advantage == "gae":
                 self.policy_model.add_adapter(roles[2], settings)
         # PEFT's wrapper is made in train mode, and whoever puts the model back into its mode takes the base along.
         self.policy_model.train(config.model.gradient_checkpointing)
 
+    def _add_prm(self, name: str, settings: LoraConfig) -> bool:
+        """A new adapter for the PRM, or the one that `prm_path` names; False where the PRM is no adapter on this base."""
+        if not self.config.prm_path:
+            self.policy_model.add_adapter(name, settings)
+            return True
+        folder = self._prm_folder()
+        if not shares_base(folder, self.config, self.work_dir):
+            return False
+        self._check_vocabulary(load_tokenizer(folder), folder, "prm_path")
+        try:
+            loaded = self.policy_model.load_adapter(
+                str(folder), name, is_trainable=True, torch_device=str(self.policy_model.device)
+            )
+        except READ_ERRORS as error:
+            raise ModelError(
+                f"{folder}: the adapter does not fit its base {self.config.model.path}: {error}"
+            ) from error
+        if loaded.missing_keys:
+            raise ModelError(f"{folder}: the adapter lacks weights, such as {loaded.missing_keys[0]}; save it again")
+        turn_off_dropout(self.policy_model)
+        configs = self.policy_model.peft_config
+        configs[name].base_model_name_or_path = configs["policy"].base_model_name_or_path  # where this run finds it
+        with self._language_model(self.policy_model, adapter=name).speaking():
+            check_logits(self.policy_model.get_base_model(), folder)
+        return True
+
     def policy(self) -> LanguageModel:
         return self._language_model(self.policy_model, adapter="policy")
 
     def prm(self) -> LanguageModel:
-        return self._language_model(self.policy_model, adapter="prm")
+        return self._language_model(self.policy_model, adapter="prm") if self.prm_on_base else super().prm()
 
     def reference(self) -> LanguageModel:
         return self._language_model(self.policy_model, adapters_off=True)
@@ -254,7 +299,8 @@ class _Shared(_Separate):
         return self._language_model(self.policy_model, adapter="critic")
 
     def save(self, model: LanguageModel, path: Path) -> None:
-        save_adapter(model, self.tokenizer, path)
+        save = save_full if model.adapter is None else save_adapter
+        save(model, self.tokenizer, path)
 
 
 def narrow_linears(model: Any, dtype: torch.dtype) -> Any:
