@@ -7,6 +7,7 @@ import io
 import os
 import select
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     any more; 130 interrupted. Unexpected exceptions keep their traceback.
     """
     _open_standard_files()
+    # PEFT asks transformers for it under an old name; nobody who runs a command can do anything about that.
+    warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:
