@@ -250,8 +250,9 @@ def test_load_prm_reads_the_same_probabilities(tmp_path: Path, options: dict[str
         assert isinstance(rewards, StepRewards)
         plain = plain_class_probabilities(tmp_path / "prm", config, solution)
         assert rewards.kind == "probability"
+        close = 2e-5 if "lora_rank" in options else 2e-6  # as above: this PRM merges the adapter, transformers does not
         assert rewards.values == pytest.approx(
-            [1 - classes[0] for classes in plain], abs=2e-6
+            [1 - classes[0] for classes in plain], abs=close
         )  # neutral counts as right
 
 
