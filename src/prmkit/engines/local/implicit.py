@@ -17,6 +17,7 @@ from prmkit.engines.local.learner import LocalLearner
 from prmkit.engines.local.roles import FrozenModel, lora_config, narrow_linears, refuse_adapter
 from prmkit.engines.local.save import frozen_base, save_adapter, save_full
 from prmkit.errors import ConfigError, ModelError
+from prmkit.models.folders import saved_models
 from prmkit.models.load import compute_dtype, load_model, resolve_model_path
 from prmkit.train.implicit_config import ImplicitConfig
 
@@ -113,7 +114,7 @@ def _start(config: ImplicitConfig) -> str:
     Raises ConfigError for an implicit PRM that would be its own reference: all its rewards would start at 0.
     """
     path = Path(config.model.path).expanduser()
-    prms = [] if list(path.glob("checkpoints/step_*/policy")) else sorted(path.glob(f"checkpoints/step_*/{ADAPTER}"))
+    prms = [] if saved_models(path, "policy") else saved_models(path, ADAPTER)
     folder = prms[-1] if prms else path
     spec = read_spec(folder)
     if config.reference == "model" and spec is not None and spec.family == "implicit":

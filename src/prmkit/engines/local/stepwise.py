@@ -27,6 +27,7 @@ from prmkit.engines.local.roles import lora_config, narrow_linears, refuse_adapt
 from prmkit.engines.local.save import save_adapter, save_full, save_value_model
 from prmkit.engines.local.value_model import ValueModel, zero_head
 from prmkit.errors import ConfigError, DataError, ModelError
+from prmkit.models.folders import saved_models
 from prmkit.models.load import (
     compute_dtype,
     is_adapter,
@@ -257,8 +258,7 @@ def head_name(classifier: Any, where: object) -> str:
 def _start(config: ModelConfig, work_dir: Path, seed: int, spec: PRMSpec) -> Path:
     """The folder to start from; of a run of `train`, its last checkpoint. A PRM goes on as what it was trained as."""
     path = Path(config.path).expanduser()
-    checkpoints = sorted(path.glob(f"checkpoints/step_*/{ADAPTER}"))
-    checkpoints = [] if list(path.glob("checkpoints/step_*/policy")) else checkpoints
+    checkpoints = [] if saved_models(path, "policy") else saved_models(path, ADAPTER)
     folder = resolve_model_path(checkpoints[-1] if checkpoints else config.path, work_dir, seed)
     before, head = read_spec(folder), own_head(folder)
     implicit = before is not None and before.family in ("implicit", "log_prob")
