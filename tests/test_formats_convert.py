@@ -25,7 +25,7 @@ from prmkit.data.formats.transform import (
     with_unlabelled,
 )
 from prmkit.data.types import Message, Prompt, Solution
-from prmkit.errors import ConfigError
+from prmkit.errors import ConfigError, DataError
 
 PROMPT = Prompt(id="p", messages=(Message(role="user", content="2+3?"),), answer="5")
 
@@ -203,6 +203,37 @@ def test_what_is_known_of_the_prompt_is_counted_where_it_has_no_place(
     code, _, err = run(capsys, tmp_path / "a.jsonl", tmp_path / "b.jsonl", "unpaired", "--lossless", "true")
     assert code == 2
     assert "unpaired has no place for its prompt.answer, prompt.meta, prompt.task" in err
+
+
+def test_a_text_that_will_be_cut_into_other_steps_is_written_whole_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = ["3*4=12\nand then", "2+12=14"]
+    asked = {"messages": [{"role": "user", "content": "2+3*4?"}], "answer": "14"}
+    row = {"prompt": asked, "steps": steps, "separator": "\n", "outcome": 1.0, "answer": "14", "meta": {"reward": 1.5}}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    code, out, _ = run(capsys, tmp_path / "a.jsonl", tmp_path / "b.jsonl", "math_bestof_rm")
+    assert code == 0
+    assert "recut    1 solutions: math_bestof_rm holds a response as one text, and will cut it into other steps" in out
+    assert "left out steps" not in out
+    assert rows_of(tmp_path / "b.jsonl")[0]["code"] == ["3*4=12\nand then\n2+12=14"]
+    assert run(capsys, tmp_path / "a.jsonl", tmp_path / "b.jsonl", "math_bestof_rm", "--lossless", "true")[0] == 2
+
+
+def test_rlhflow_rows_that_the_reader_must_be_told_about_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(WRITTEN["trl"]) + "\n")
+    target = tmp_path / "b.jsonl"
+    _, out, _ = run(capsys, tmp_path / "a.jsonl", target, "rlhflow")
+    assert "note     1 rows have no single 'Step 1:'" in out
+    assert "--problem-end blank_line" in out
+    with pytest.raises(DataError, match="occurs 0 times"):
+        read_solutions(target)
+    assert read_solutions(target, options=ReadOptions(problem_end="blank_line"))[0].labels == (1.0, 0.0)
+    _, out, _ = run(capsys, tmp_path / "a.jsonl", target, "rlhflow", "--number-steps", "true")
+    assert "note" not in out
+    assert read_solutions(target)[0].steps[0] == "Step 1: 3*4=12"
 
 
 def test_rows_that_say_different_things_of_one_prompt_stay_apart(

@@ -53,7 +53,18 @@ def _print(config: ConvertConfig, name: str, done: Conversion) -> None:
     for reason, count in done.dropped.most_common():
         console.print(f"dropped  {count} solutions: {reason}")
     for lost, count in done.lost.most_common():
+        if lost == "steps":  # of the formats that hold a response as one text: all of it is there
+            console.print(
+                f"recut    {count} solutions: {config.target_format} holds a response as one text, and will cut it into "
+                "other steps when it is read"
+            )
+            continue
         console.print(f"left out {lost} of {count} solutions: {config.target_format} has no place for it")
+    if done.need_problem_end:
+        console.print(
+            f"note     {done.need_problem_end} rows have no single 'Step 1:' between problem and first step: read them with "
+            "--problem-end blank_line, or write them with --number-steps true"
+        )
     if done.bad:
         console.print(f"skipped  {len(done.bad)} rows that could not be used:")
         for bad in done.bad[:SHOWN_BAD_ROWS]:

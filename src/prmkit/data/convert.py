@@ -10,6 +10,7 @@ from typing import Any
 from prmkit.data.convert_config import ConvertConfig
 from prmkit.data.formats import FORMATS, BadRow
 from prmkit.data.formats.base import Format, WriteOptions, language_column
+from prmkit.data.formats.chats import RLHFLOW, needs_problem_end
 from prmkit.data.formats.files import LABEL_COLUMNS, grouped, label_type
 from prmkit.data.formats.roundtrip import check_kept
 from prmkit.data.formats.transform import (
@@ -42,6 +43,8 @@ class Conversion:
     """Reason -> solutions."""
     lost: Counter[str] = field(default_factory=Counter)
     """Field that the target has no place for -> solutions."""
+    need_problem_end: int = 0
+    """Rows of rlhflow that are read again with `problem_end = blank_line` only."""
     bad: list[BadRow] = field(default_factory=list)
     """Rows that could not be read, and solutions that could not be written."""
 
@@ -95,6 +98,7 @@ class _Run:
                 continue
             self.done.lost.update(lost)
             self.done.rows_out += 1
+            self.done.need_problem_end += target is RLHFLOW and needs_problem_end(row)
             self.done.solutions_out += len(members)
             yield row
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prmkit.data.formats.base import (
@@ -76,6 +76,11 @@ def _split_first(text: str, options: ReadOptions, where: str) -> tuple[str, str]
         "not clear where the problem ends and step 1 begins; set response_start to another mark, or problem_end = blank_line "
         "where the only blank line parts them and lies in no problem (`prmkit data convert` has both options)"
     )
+
+
+def needs_problem_end(row: Mapping[str, Any]) -> bool:
+    """Whether a written row is read with `problem_end = blank_line` only: no single `Step 1:` parts problem and first step."""
+    return str(row["conversations"][0]["content"]).count(ReadOptions().response_start) != 1
 
 
 def _split_at_blank_line(text: str, where: str) -> tuple[str, str]:
