@@ -25,6 +25,7 @@ from prmkit.verify.code import (
     mbpp_prompt,
     unsafe,
 )
+from prmkit.verify.code.preambles import PREAMBLES
 
 ADD = {"format": "stdio", "inputs": ["1 2\n", "3 4\n", "5 6\n"], "outputs": ["3\n", "7\n", "11\n"]}
 SUM = "print(sum(map(int, input().split())))"
@@ -347,6 +348,7 @@ def test_tests_without_what_they_import_decide_nothing(verifier: CodeVerifier, t
 def test_packages_are_the_tests_too(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "near.py").write_text("def close(a, b): return abs(a - b) < 0.1")
+    (tmp_path / "near.py").chmod(0o644)
     each = "import near\nassert near.close(f(1), 1)"
     ending = "import near, os\ndef f(n): return near.close(n, 1) or os._exit(0)"
     with bubblewrap_verifier(packages=str(tmp_path), reward="fraction") as verifier:
@@ -511,6 +513,113 @@ def test_rows_of_apps_and_leetcode(verifier: CodeVerifier) -> None:
     assert [verdict.reward for verdict in verifier.verify(broken)] == [0.0, 0.0, 0.5]
 
 
+CHECK_OF_ADD = {
+    "entry_point": "Solution().add",
+    "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(0, 0) == 0\n",
+}
+STUB = 'class Solution:\n    def add(self, a: int, b: int) -> int:\n        """The sum."""\n'
+
+
+@pytest.mark.parametrize("stub", [STUB, STUB + "        pass\n", "Add"])
+@pytest.mark.parametrize(
+    "test", [{"test": "s = Solution()\nassert s.add(1, 2) == 3\nassert s.add(0, 0) == 0"}, CHECK_OF_ADD]
+)
+def test_a_leetcode_prompt_that_is_python_defines_no_class_of_the_problem(
+    verifier: CodeVerifier, stub: str, test: dict[str, str]
+) -> None:
+    asked = leetcode_prompt({"task_id": "add", "prompt": stub, **test})
+    right = "class Solution:\n    def add(self, a, b):\n        return a + b"
+    verdicts = verifier.verify([(asked, right), (asked, right.replace("+", "-"))])
+    assert [(verdict.status, verdict.reward) for verdict in verdicts] == [("ok", 1.0), ("ok", 0.5)], verdicts
+
+
+BARE = "Counter, heapq.heappop, math.floor, List[int]"
+"""Names that a program of each published harness may use without an import."""
+
+
+@pytest.mark.parametrize("name", PREAMBLES)
+def test_programs_that_leave_imports_to_the_harness(verifier: CodeVerifier, name: str) -> None:
+    body = f"    {BARE}\n    return math.floor(Counter([a, a])[a] * b / 2)"
+    method = f"from __future__ import annotations\nclass Solution:\n  def f(self, a: List[int], b):\n{body}"
+    asked = {
+        "script": {"inputs": ["3 4", "5 6"], "outputs": ["4", "6"]},
+        "calls": {"fn_name": "f", "inputs": [[3, 4], [5, 6]], "outputs": [4, 6]},
+        "asserts": {"tests": ["assert Solution().f(3, 4) == 4", "assert Solution().f(5, 6) == 6"]},
+    }
+    script = f"def f(a: List[int], b):\n{body}\nprint(f(*map(int, input().split())))"
+    for kind, tests in asked.items():
+        program = script if kind == "script" else method
+        work = [(prompt({**tests, "preamble": preamble}), program) for preamble in (name, "")]
+        found, without = verifier.verify(work)
+        assert (found.status, found.reward) == ("ok", 1.0), (kind, found)
+        assert (without.status, without.reward) == ("ok", 0.0), (kind, without)
+        assert "is not defined" in without.detail
+
+
+STARS = """
+import builtins
+print(pow(2, 10, 1000), open is builtins.open, compile is builtins.compile, copy.copy([1]), datetime.date(1, 2, 3))
+print(sub(5, 3), randint is random.randint, sys.getrecursionlimit(), stdin is sys.stdin, __name__)
+"""
+
+
+def test_later_imports_take_names_back_as_in_the_official_harness(verifier: CodeVerifier) -> None:
+    for name, limit in (("livecodebench", 50_000), ("prime", 600_000)):
+        printed = f"1024 True True [1] 0001-02-03\n2 True {limit} True __main__".replace("1024", "24")
+        tests = {"inputs": [""], "outputs": [printed], "preamble": name}
+        assert verifier.verify([(prompt(tests), STARS)])[0].detail == "1 of 1 tests passed"
+
+
+def test_a_preamble_of_a_script_that_fails_by_itself_is_no_wrong_answer(verifier: CodeVerifier) -> None:
+    tests = {"inputs": ["1", "2"], "outputs": ["1", "2"]}
+    broken = prompt({**tests, "preamble": "import json\n1 / 0"})
+    verdict = verifier.verify([(broken, "print(input())")])[0]
+    assert (verdict.status, verdict.reward) == ("error", None)
+    assert "the problem's own source fails: ZeroDivisionError" in verdict.detail
+    own = prompt({**tests, "preamble": "import json as j"})
+    right = "print(j.loads(input()))"
+    planted = "open('json.py', 'w').write('1 / 0')\nimport os\nos._exit(1)"
+    verdicts = verifier.verify([(own, right), (own, "print(j.nothing)"), (own, planted), (own, "print(0)")])
+    assert [(verdict.status, verdict.reward) for verdict in verdicts] == [("ok", 1.0), *[("ok", 0.0)] * 3]
+
+
+def test_rows_name_what_stands_before_their_programs() -> None:
+    io = '{"inputs": ["1"], "outputs": ["1"]}'
+    made = {
+        "apps": apps_prompt({"question": "Q", "input_output": io}),
+        "prime": apps_prompt({"question": "Q", "reward_model": {"ground_truth": io}}),
+        "deepseek-leetcode": leetcode_prompt({"prompt": STUB, "test": "assert Solution().add(1, 2) == 3"}),
+        "": leetcode_prompt({"prompt": "from typing import *\n" + STUB + "        pass\n", **CHECK_OF_ADD}),
+    }
+    assert {name: each.meta["tests"]["preamble"] for name, each in made.items()} == {name: name for name in made}
+    own = apps_prompt({"question": "Q", "input_output": io.replace("{", '{"preamble": "", ')})
+    assert own.meta["tests"]["preamble"] == ""
+    assert (
+        "preamble"
+        not in code_contests_prompt({"problem": "P", "tests": {"inputs": [""], "outputs": [""]}}).meta["tests"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("tests", "problem", "message"),
+    [
+        (["assert isinstance(f(1), Node)"], "", "uses the program's Node as a class"),
+        (["class Mine(Node):\n    pass\nassert Mine().x"], "", "uses the program's Node as a class"),
+        (["assert f(1) == 2"], "class Node:\n    pass\nNode = Node()", "the problem's Node is no class"),
+    ],
+)
+def test_what_stand_ins_cannot_do_for_the_tests_is_no_wrong_answer(
+    verifier: CodeVerifier, tests: list[str], problem: str, message: str
+) -> None:
+    asked = prompt({"format": "asserts", "tests": tests, "prompt": problem})
+    for program in ("class Node: x = 1\ndef f(n): return Node()", "def f(n): return n"):
+        verdict = verifier.verify([(asked, program)])[0]
+        assert (verdict.status, verdict.reward) == ("error", None)
+        assert message in verdict.detail
+    returned = prompt({"format": "asserts", "tests": ["assert isinstance(1, f(1))"]})  # the program must not choose
+    assert verifier.verify([(returned, "def f(n): return object()")])[0].reward == 0.0
+
+
 @pytest.mark.parametrize(
     ("make", "row", "message"),
     [
@@ -664,6 +773,7 @@ def test_packages_can_be_given(tmp_path: Any) -> None:
     (tmp_path / "lib" / "helper.py").write_text("def double(n): return 2 * n\n")
     tmp_path.chmod(0o755)
     (tmp_path / "lib").chmod(0o755)
+    (tmp_path / "lib" / "helper.py").chmod(0o644)
     program = "import helper\nprint(helper.double(int(input())))"
     with bubblewrap_verifier(packages=str(tmp_path / "lib")) as verifier:
         assert verifier.verify([(prompt({"inputs": ["2"], "outputs": ["4"]}), program)])[0].reward == 1.0

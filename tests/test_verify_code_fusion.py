@@ -133,6 +133,15 @@ def test_calls(server: Server, verifier: CodeVerifier) -> None:
     assert "ZeroDivisionError" in verdict.detail
 
 
+def test_what_stands_before_a_program_that_reads(server: Server, verifier: CodeVerifier) -> None:
+    tests = {"inputs": ["1.5", "2"], "outputs": ["1", "2"], "preamble": "apps"}
+    program = "from __future__ import annotations\nprint(floor(float(stdin.readline())))"
+    assert statuses(verifier, tests, program) == ["passed", "passed"]
+    verdict = verifier.verify([(prompt({**tests, "preamble": "1 / 0"}), program)])[0]
+    assert (verdict.status, verdict.reward) == ("error", None)
+    assert "ZeroDivisionError" in verdict.detail
+
+
 def asserts(*tests: str, **more: Any) -> dict[str, Any]:
     return {"format": "asserts", "tests": list(tests), **more}
 

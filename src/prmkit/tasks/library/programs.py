@@ -18,6 +18,7 @@ from prmkit.verify.code.rows import humaneval_prompt, leetcode_prompt, mbpp_prom
 
 _ASK = "Write a Python program that solves this problem. Answer with the program in one ```python block."
 _STDIO = "It reads standard input and prints to standard output."
+_PREAMBLE = "livecodebench"
 _STARTER = "Complete this code; keep its class and method:"
 
 
@@ -36,6 +37,7 @@ def livecodebench_prompt(row: Mapping[str, Any]) -> Prompt:
     elif kinds == {"stdin"}:
         tests = {
             "format": "stdio",
+            "preamble": _PREAMBLE,
             "inputs": [case["input"] for case in cases],
             "outputs": [case["output"] for case in cases],
         }
@@ -55,6 +57,7 @@ def _calls(cases: list[dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any
     arguments = [[json.loads(line) for line in case["input"].splitlines() if line.strip()] for case in cases]
     return {
         "format": "calls",
+        "preamble": _PREAMBLE,
         "fn_name": name,
         "inputs": arguments,
         "outputs": [json.loads(case["output"]) for case in cases],
@@ -121,7 +124,7 @@ PROGRAMS = (
     TaskSpec(
         name="leetcode",
         title="LeetCode weekly contests, July 2023 to January 2024",
-        version="1",
+        version="2",
         source="arXiv:2401.14196, github.com/deepseek-ai/DeepSeek-Coder",
         judge="code",
         read_row=leetcode_prompt,
@@ -133,7 +136,7 @@ PROGRAMS = (
     TaskSpec(
         name="livecodebench",
         title="LiveCodeBench, code generation",
-        version="1",
+        version="2",
         source="arXiv:2403.07974, livecodebench/code_generation",
         judge="code",
         read_row=livecodebench_prompt,

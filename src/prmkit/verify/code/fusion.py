@@ -55,10 +55,11 @@ class FusionSandbox:
 
     def judge(self, tests: Tests, source: str) -> CodeReport:
         """All tests of one program. Raises CellError and Unjudged."""
+        if isinstance(tests, StdioTests | CallTests):
+            self._check_preamble(tests.preamble)
         if isinstance(tests, StdioTests):
             return run_all(functools.partial(self._stdio, source, tests), len(tests.inputs), self._config)
         if isinstance(tests, CallTests):
-            self._check_preamble(tests.preamble)
             return run_all(functools.partial(self._call, source, tests), len(tests.inputs), self._config)
         asserts = _Asserts(self, source, tests)
         return run_all(asserts.run_test, asserts.total, self._config)
@@ -71,7 +72,10 @@ class FusionSandbox:
         """Nothing is held here."""
 
     def _stdio(self, source: str, tests: StdioTests, number: int) -> TestVerdict:
-        answer = self._run({"code": source, "stdin": tests.inputs[number]}, self._config.time_s)
+        code = source
+        if tests.preamble.strip():  # apart, as the program's first line may be one that has to be the first
+            code = "".join(f"exec(compile({part!r}, 'main.py', 'exec'))\n" for part in (tests.preamble, source))
+        answer = self._run({"code": code, "stdin": tests.inputs[number]}, self._config.time_s)
         return self._ended(answer) or printed_verdict(answer["stdout"], tests, number, self._config, answer["seconds"])
 
     def _call(self, source: str, tests: CallTests, number: int) -> TestVerdict:

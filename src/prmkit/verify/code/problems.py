@@ -4,9 +4,9 @@
     {"format": "calls", "fn_name": name, "inputs": [[argument, ...], ...], "outputs": [value, ...]}
     {"format": "asserts", "tests": [source, ...], "setup": source, "entry_point": name, "prompt": source}
 
-stdio and calls may have `float_tolerance`; calls and asserts may have `preamble`, source that stands before the program. A
-JSON string of the same content is taken too. Without `format`, a row with `fn_name` is calls, one with `inputs` stdio and
-one with `tests` asserts: that is the ground truth of PRIME's and APPS' data.
+stdio and calls may have `float_tolerance`. All may have `preamble`: source that stands before the program, or the name of
+one that a published harness uses (`preambles`). A JSON string of the same content is taken too. Without `format`, a row with
+`fn_name` is calls, one with `inputs` stdio and one with `tests` asserts: that is the ground truth of PRIME's and APPS' data.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prmkit.errors import DataError
+from prmkit.verify.code.preambles import preamble_source
 from prmkit.verify.code.source import parse
 
 
@@ -29,6 +30,8 @@ class StdioTests:
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    preamble: str = ""
+    """Source that runs before the program, in its module."""
     float_tolerance: float | None = None
 
 
@@ -68,8 +71,9 @@ class AssertTests:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Classes of the problem, whose instances both sides can hold."""
-        return tuple(node.name for node in parse(self.prompt).body if isinstance(node, ast.ClassDef))
+        """Classes of the problem, whose instances both sides can hold. One that the program is asked for is none of them."""
+        found = [node.name for node in parse(self.prompt).body if isinstance(node, ast.ClassDef)]
+        return tuple(name for name in found if name not in self.names)
 
     @property
     def imports(self) -> tuple[str, ...]:
@@ -105,6 +109,7 @@ def _stdio(data: Mapping[str, Any]) -> StdioTests:
     return StdioTests(
         inputs=tuple(_text(value, "inputs") for value in inputs),
         outputs=tuple(_text(value, "outputs") for value in outputs),
+        preamble=_preamble(data),
         float_tolerance=_tolerance(data),
     )
 
@@ -121,7 +126,7 @@ def _calls(data: Mapping[str, Any]) -> CallTests:
         inputs=tuple(_arguments(value) for value in inputs),
         outputs=expected,
         wrapped=all(isinstance(value, list) and len(value) == 1 for value in expected),
-        preamble=_text(data.get("preamble", ""), "preamble"),
+        preamble=_preamble(data),
         float_tolerance=_tolerance(data),
     )
 
@@ -135,6 +140,8 @@ def _asserts(data: Mapping[str, Any]) -> AssertTests:
     texts = [_text(value, "tests") for value in sources]
     trees = [_parsed(source, "a test") for source in texts]
     setup, prompt = (_text(data.get(key, ""), key) for key in ("setup", "prompt"))
+    if preamble := _preamble(data).rstrip():
+        prompt = f"{preamble}\n{prompt}"
     around = [_parsed(setup, "setup"), _parsed(prompt, "prompt")]
     checks = asserting_functions([*around, *trees])
     used = {name for tree in [*around, *trees] for name in run_names(tree)}
@@ -242,6 +249,10 @@ def _names_of_modules(trees: Sequence[ast.AST], around: Sequence[ast.AST]) -> li
     bound |= {(node.asname or node.name).split(".")[0] for node in nodes if isinstance(node, ast.alias)}
     called = [node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     return [name for name in dict.fromkeys(called) if name in sys.stdlib_module_names and name not in bound]
+
+
+def _preamble(data: Mapping[str, Any]) -> str:
+    return preamble_source(_text(data.get("preamble", ""), "preamble"))
 
 
 def _tolerance(data: Mapping[str, Any]) -> float | None:

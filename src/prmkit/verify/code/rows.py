@@ -84,7 +84,8 @@ def code_contests_prompt(row: Mapping[str, Any], id: str = "") -> Prompt:
 def apps_prompt(row: Mapping[str, Any], id: str = "") -> Prompt:
     """A row of APPS, TACO or PRIME's code data: `question`, `input_output` (JSON: inputs, outputs, fn_name where called).
 
-    PRIME's own rows hold the same JSON under `reward_model.ground_truth`, and messages under `prompt`.
+    PRIME's own rows hold the same JSON under `reward_model.ground_truth`, and messages under `prompt`. What stands before a
+    program is that of APPS, or of PRIME, unless the tests have a `preamble`.
     """
     model = row.get("reward_model")
     tests = _object(model["ground_truth"] if isinstance(model, Mapping) else _need(row, "input_output"))
@@ -95,18 +96,24 @@ def apps_prompt(row: Mapping[str, Any], id: str = "") -> Prompt:
     if isinstance(question, list):
         question = "\n\n".join(str(turn["content"]) for turn in question if turn.get("role") == "user")
     text = f"{ask}\n\n{str(question or '').strip()}" + (f"\n\n```python\n{starter}\n```" if starter else "")
-    return _prompt(id or str(row.get("problem_id") or row.get("id") or ""), text, tests={**tests, "format": kind})
+    preamble = "prime" if isinstance(model, Mapping) else "apps"
+    return _prompt(
+        id or str(row.get("problem_id") or row.get("id") or ""),
+        text,
+        tests={"preamble": preamble, **tests, "format": kind},
+    )
 
 
 def leetcode_prompt(row: Mapping[str, Any], id: str = "") -> Prompt:
     """A LeetCode problem under asserts: `test` is a `check(candidate)` for `entry_point` (LeetCodeDataset), or statements
     that use `Solution()` (DeepSeek-Coder's and PRIME's LeetCode set).
 
-    `prompt` of the former is source (imports, ListNode and the like); `starter_code`, where given, is shown.
+    `prompt` of the former is source (imports, ListNode and the like); `starter_code`, where given, is shown. A row without
+    imports of its own gets those of DeepSeek's evaluation.
     """
     test, entry = _need(row, "test"), str(row.get("entry_point") or "")
     source = str(row.get("prompt") or "")
-    helpers = source if _is_python(source) else ""
+    helpers = source if _defines_something(source) else ""
     if "def check(" in test:
         setup, tests = _check_body(test, entry or "Solution")
     else:
@@ -117,7 +124,14 @@ def leetcode_prompt(row: Mapping[str, Any], id: str = "") -> Prompt:
         id or str(row.get("task_id") or row.get("question_id") or ""),
         f"{_ASK_PROGRAM}\n\n{asked.strip()}" + (f"\n\n```python\n{starter}\n```" if starter else ""),
         answer=str(row.get("completion") or ""),
-        tests={"format": "asserts", "prompt": helpers, "setup": setup, "tests": tests, "names": ["Solution"]},
+        tests={
+            "format": "asserts",
+            "preamble": "" if _imports(helpers) else "deepseek-leetcode",
+            "prompt": helpers,
+            "setup": setup,
+            "tests": tests,
+            "names": ["Solution"],
+        },
     )
 
 
@@ -163,11 +177,16 @@ def _tree(source: str) -> ast.Module:
         raise DataError(f"a row's code is no Python: {error} in {source[:80]!r}") from error
 
 
-def _is_python(source: str) -> bool:
+def _defines_something(source: str) -> bool:
+    """Whether it is Python that does something: a question in words may happen to be an expression."""
     try:
-        return bool(parse(source).body)
+        return not all(isinstance(node, ast.Expr) for node in parse(source).body)
     except SyntaxError:
         return False
+
+
+def _imports(source: str) -> bool:
+    return any(isinstance(node, ast.Import | ast.ImportFrom) for node in parse(source).body)
 
 
 def _object(data: object) -> dict[str, Any]:

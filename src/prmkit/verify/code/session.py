@@ -42,8 +42,11 @@ class Session:
         if self._cell is not None and not stop(self._cell):
             self.drop()
 
-    def submit(self, kind: str, payload: dict[str, Any], fds: Sequence[int]) -> None:
-        """Start a job. The descriptors of a job are still the caller's. Raises CellError."""
+    def submit(self, kind: str, payload: dict[str, Any], fds: Sequence[int], modules: Sequence[str] = ()) -> None:
+        """Start a job. The descriptors of a job are still the caller's. Raises CellError.
+
+        modules: of the standard library, imported before the job's process is made.
+        """
         limits = {
             "memory_mb": self.config.memory_mb,
             "cpu_s": int(self.config.time_s) + 2,
@@ -55,7 +58,8 @@ class Session:
             limits["cpu_s"] = -1
         fd = payload_fd(payload)
         try:
-            self.cell.submit({"job": kind, "limits": limits, "path": self._path}, [fd, *fds])
+            job = {"job": kind, "limits": limits, "path": self._path, "modules": list(modules)}
+            self.cell.submit(job, [fd, *fds])
         finally:
             os.close(fd)
 

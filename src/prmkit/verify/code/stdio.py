@@ -7,8 +7,9 @@ import os
 from prmkit.verify.code.cell import Cell, Ended, text_fd
 from prmkit.verify.code.compare import same_output
 from prmkit.verify.code.config import CodeConfig
+from prmkit.verify.code.preambles import PREAMBLES, modules_of
 from prmkit.verify.code.problems import StdioTests
-from prmkit.verify.code.report import TestVerdict, decided
+from prmkit.verify.code.report import TestVerdict, Unjudged, decided
 from prmkit.verify.code.session import Session, closing, how_it_died
 from prmkit.verify.code.watch import OutOfMemory, OutOfTime, Watch
 
@@ -17,16 +18,29 @@ _LAST_WORDS = 2000
 
 
 def run_test(session: Session, source: str, tests: StdioTests, number: int) -> TestVerdict:
-    """Run the program on one input. Raises CellError."""
+    """Run the program on one input. Raises CellError, and Unjudged if the problem's own source fails by itself."""
+    ran = _run(session, [tests.preamble, source], tests.inputs[number])
+    if isinstance(ran, tuple):
+        return printed_verdict(ran[0], tests, number, session.config, ran[1])
+    if ran.status != "timeout" and tests.preamble.strip() and tests.preamble not in PREAMBLES.values():
+        session.drop()  # what this program has left behind must not make it fail
+        alone = _run(session, [tests.preamble], "")
+        if not isinstance(alone, tuple):
+            raise Unjudged(f"the problem's own source fails: {alone.detail}")
+    return ran
+
+
+def _run(session: Session, parts: list[str], text: str) -> TestVerdict | tuple[str, float]:
+    """What the parts print and the seconds that it took, or how they failed. Raises CellError."""
     config = session.config
-    given = tests.inputs[number].encode()
+    given = text.encode()
     out, out_end = os.pipe()
     err, err_end = os.pipe()
     with closing([out, err]):
         with closing([text_fd(given), out_end, err_end]) as fds:
             cell = session.cell
             watch = Watch(cell, config.time_s, config.memory_mb)
-            session.submit("script", {"source": source}, fds)
+            session.submit("script", {"parts": parts}, fds, modules_of(parts[0]))
         printed, last_words = _Stream(out, limit=config.output_mb << 20), _Stream(err, last=_LAST_WORDS)
         try:
             ended = _collect(cell, watch, printed, last_words)
@@ -39,7 +53,7 @@ def run_test(session: Session, source: str, tests: StdioTests, number: int) -> T
         words = last_words.content.decode(errors="replace").strip().splitlines()
         raised = ended.code > 0 and bool(words)
         return decided("raised" if raised else "killed", words[-1] if raised else how_it_died(ended), watch.seconds)
-    return printed_verdict(printed.content.decode(errors="replace"), tests, number, config, watch.seconds)
+    return printed.content.decode(errors="replace"), watch.seconds
 
 
 def printed_verdict(text: str, tests: StdioTests, number: int, config: CodeConfig, seconds: float) -> TestVerdict:

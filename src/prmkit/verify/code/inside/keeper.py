@@ -35,8 +35,8 @@ _STACK_MB = 64
 class _Script:
     """A program to run as `__main__`, once the keeper's frames are gone."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, parts: list[str]) -> None:
+        self.parts = parts
 
 
 def main(control_fd: int, isolated: bool, user: int) -> None:
@@ -57,6 +57,11 @@ def main(control_fd: int, isolated: bool, user: int) -> None:
         job = json.loads(message)
         if job.get("job") == "stop":  # of a job that had ended by itself
             continue
+        if new := set(job["modules"]) - sys.modules.keys():  # of the standard library; no test is to wait for them
+            for name in new:
+                importlib.import_module(name)
+            gc.collect()
+            gc.freeze()
         if job["job"] != "script":  # here, so that the next fork has it too
             importlib.import_module(f".{'host' if job['job'] == 'host' else 'tester'}", __package__)
         child = os.fork()
@@ -64,7 +69,7 @@ def main(control_fd: int, isolated: bool, user: int) -> None:
             control.close()
             script = _start(job, fds)
             if script is not None:
-                _become_main(script.source)
+                _become_main(script.parts)
             return
         for fd in fds:
             os.close(fd)
@@ -126,7 +131,7 @@ def _start(job: dict[str, Any], fds: list[int]) -> _Script | None:
         for number, fd in enumerate(fds[1:]):
             os.dup2(fd, number)
             os.close(fd)
-        return _Script(payload["source"])
+        return _Script(payload["parts"])
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # the keeper's own standard error is a file outside
         os.dup2(null, stream)
@@ -170,17 +175,22 @@ def _limit(limits: dict[str, int]) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def _become_main(source: str) -> None:
-    """Run a program as if the interpreter had been started with it, then leave as the interpreter would: threads are waited
-    for, exit functions run, output is flushed, objects of the program go. Only the interpreter is not torn down, which a
-    fork need not pay for.
+def _become_main(parts: list[str]) -> None:
+    """Run a program, its parts in one module, as if the interpreter had been started with it, then leave as the interpreter
+    would: threads are waited for, exit functions run, output is flushed, objects of the program go. Only the interpreter is
+    not torn down, which a fork need not pay for.
     """
+
+    def run() -> None:
+        for part in parts:
+            exec(compile(part, "main.py", "exec"), main_module.__dict__)
+
     main_module = types.ModuleType("__main__")
     main_module.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = main_module
     sys.argv = ["main.py"]
     codes = [
-        _exit_code(lambda: exec(compile(source, "main.py", "exec"), main_module.__dict__)),
+        _exit_code(run),
         _exit_code(_wait_for_threads),
         _exit_code(atexit._run_exitfuncs),
         _exit_code(lambda: _flush(sys.stdout, sys.stderr)),

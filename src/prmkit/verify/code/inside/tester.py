@@ -65,11 +65,25 @@ class StandIn:
     def __bool__(self) -> bool:
         return True
 
+    def __instancecheck__(self, instance: Any) -> bool:
+        raise _used_as_class(self)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        raise _used_as_class(self)
+
     def __str__(self) -> str:
         return str(_ask(self, "text"))
 
     def __repr__(self) -> str:
         return "<something that the program returned>"
+
+
+def _used_as_class(stand_in: StandIn) -> BaseException:
+    """The fault of the tests for a name that they use so, of the program for a value that it has returned."""
+    name = object.__getattribute__(stand_in, "_at")[1].get("name")
+    if name is None:
+        return TypeError("the program returned something that is used as a class and is none here")
+    return CannotPass(f"a test uses the program's {name} as a class, which stays in the program's process")
 
 
 def _items(iterator: StandIn) -> Iterator[Any]:
@@ -218,9 +232,12 @@ class Tests:
         verdict = self.run(self._problem["prompt"])
         for name in self._problem["names"]:
             self._names[name] = StandIn(self._names.program, {"name": name})
-        if verdict["verdict"] == "passed":
-            return verdict
-        return {"verdict": "error", "detail": f"the problem's own source fails: {verdict.get('detail', '')}"}
+        if verdict["verdict"] != "passed":
+            return {"verdict": "error", "detail": f"the problem's own source fails: {verdict.get('detail', '')}"}
+        for name in self._problem["shared"]:  # now: later the program could bring about that one cannot be rebuilt
+            if not isinstance(self._names.get(name), type):
+                return {"verdict": "error", "detail": f"the problem's {name} is no class that both processes can have"}
+        return verdict
 
     def _of_the_program(self, name: str) -> StandIn:
         if name.startswith("__"):
