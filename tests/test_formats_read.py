@@ -53,6 +53,16 @@ WRITTEN: dict[str, dict[str, Any]] = {
     },
     "unpaired": {"prompt": "2+3*4?", "completion": "3*4=12\n2+12=14", "label": True},
     "preference": {"prompt": "2+3*4?", "chosen": "14", "rejected": "20"},
+    "prmkit_eval": {"id": "q1", "prompt": {"messages": "2+3*4?"}, "sampled": [], "greedy": None},
+    "prmkit_rollouts": {
+        "prompt_id": "q1",
+        "prompt": "2+3*4?",
+        "text": "14",
+        "token_ends": [2],
+        "step_of_token": [0],
+        "outcome": 1.0,
+        "status": "ok",
+    },
 }
 
 

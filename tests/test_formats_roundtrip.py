@@ -59,7 +59,7 @@ ROUND = {name: row for name, row in WRITTEN.items() if name != "openr"} | {
 }
 
 
-@pytest.mark.parametrize("name", ROUND)
+@pytest.mark.parametrize("name", [name for name in ROUND if not FORMATS[name].made_by])
 def test_rows_come_back_as_they_were(name: str, tmp_path: Path) -> None:
     row = ROUND[name] | {"difficulty": 3}
     path = tmp_path / "rows.jsonl"

@@ -92,6 +92,11 @@ class ConvertConfig:
         for key, name in (("source_format", self.source_format), ("target_format", self.target_format)):
             if name not in FORMATS and not (key == "source_format" and name == "auto"):
                 raise ConfigError(f'{key} = "{name}" is no data format; {nearest(name, FORMATS)}')
+        if maker := FORMATS[self.target_format].made_by:
+            raise ConfigError(
+                f'target_format = "{self.target_format}" is what {maker} writes of what it sampled, and is only read; set '
+                'target_format = "prmkit"'
+            )
         if not self.response_start.strip():
             raise ConfigError('response_start = "" is empty; set it to how responses begin, such as "Step 1:"')
         if not self.placeholder:

@@ -59,7 +59,8 @@ class ScoreConfig:
     model: str = ""
     """Folder of the PRM."""
     source: str = ""
-    """File of solutions, in any format of `prmkit data convert`."""
+    """File of solutions, in any format of `prmkit data convert`; also what prmkit sampled: the `.items.jsonl` of `prmkit eval`,
+    the rollouts of an RL run."""
     out: str = ""
     """JSONL file of scores, one line a solution, in the order of the source. `.meta.json` beside it says what made them,
     `.errors.jsonl` which rows have none and why. A run that was cut off goes on from there."""

@@ -67,6 +67,7 @@ def rollout_rows(result: StepResult, step: int, first_error: FirstError | None) 
             "step": step,
             "prompt_id": prompt.id,
             "prompt": prompt.messages[-1].content,
+            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
             "answer": prompt.answer,
             "text": rollout.text,
             "tokens": [rollout.text[a:b] for a, b in pairwise(ends)],

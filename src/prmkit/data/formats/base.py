@@ -102,6 +102,8 @@ class Format:
     """Texts lose the white space around them; that is counted as left out, not refused."""
     group: Callable[[Solution], Hashable] | None = None
     """Neighbours with the same key share a row; None: a row each."""
+    made_by: str = ""
+    """The command that alone writes this format, which is only read then; its writer refuses."""
 
 
 def has(*keys: str) -> Callable[[Fields], bool]:

@@ -11,6 +11,7 @@ from prmkit.data.formats import (
     pools,
     prm800k,
     prmbench,
+    sampled,
     steplists,
     tagged,
 )
@@ -39,6 +40,8 @@ FORMATS: dict[str, Format] = {
         pools.GSM8K_MODEL_SOLUTIONS,
         pools.MATH_BESTOF_RM,
         pools.CANDIDATES,
+        sampled.EVAL,
+        sampled.ROLLOUTS,
     )
 }
 """Name -> format. `detect_format` takes the first that fits."""

@@ -112,6 +112,11 @@ def format_of(rows: Iterable[Row | BadRow], source: str) -> str:
                 + f"name the format, one of {', '.join(FORMATS)}"
             )
         return name
+    record = Path(source).with_suffix(".items.jsonl")
+    if Path(source).suffix == ".json" and record.is_file():
+        raise DataError(
+            f"{source}: no line is a JSON object; {record.name} beside it is the record of that evaluation: give that"
+        )
     raise DataError(f"{source}: no line is a JSON object; each line is one JSON object")
 
 

@@ -25,6 +25,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "gsm8k_model_solutions": ("question", "ground_truth"),
     "math_bestof_rm": ("question", "gt", "code", "pred", "score"),
     "candidates": ("question", "gold", "candidates"),
+    "prmkit_eval": ("id", "sampled", "greedy"),
+    "prmkit_rollouts": ("prompt_id", "prompt", "text", "token_ends", "step_of_token", "outcome"),
 }
 """Format -> the fields that a row cannot do without."""
 MOST = 3

@@ -44,9 +44,16 @@ def _at_markers(text: str) -> tuple[tuple[str, ...], str]:
         cuts = cuts[1:]  # white space before the first marker stays with it
     starts = [0, *cuts]
     pieces = [text[a:b] for a, b in zip(starts, [*cuts, len(text)], strict=True)]
+    return parted(pieces)
+
+
+def parted(pieces: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Steps and their separator, from the pieces of a text.
+
+    The white space that all cuts share is the separator; what one has beyond it stays with its step.
+    """
     if len(pieces) == 1:
-        return (text,), "\n\n"
-    # The white space that all cuts share is the separator; what one has beyond it stays with its step.
+        return tuple(pieces), "\n\n"
     gaps = [piece[len(piece.rstrip()) :] for piece in pieces[:-1]]
     separator = min(gaps, key=len)
     while not all(gap.endswith(separator) for gap in gaps):
