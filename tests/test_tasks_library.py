@@ -160,7 +160,7 @@ def test_votes_are_counted_by_the_answers_that_the_verifier_reads(tmp_path: Path
 
 def test_every_task_has_an_example() -> None:
     tried = {name.partition(":")[0] for name in EXAMPLES}
-    assert set(LIBRARY) - tried == {"math", "olympiadbench"}, "these two have tests of their own below"
+    assert set(LIBRARY) - tried == {"math", "olympiadbench", "code", "verl"}, "these have tests of their own"
 
 
 def prompts(name: str, file: str = "", **options: Any) -> list[Prompt]:
@@ -461,8 +461,7 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ('questions = ["x"]\n', r'school\.toml: unknown key "questions"; did you mean "question"\?'),
-        ('judge = "code"\n', r'judge = "code", but one\'s own task has the judge math or qa'),
-        ('judge = "maths"\n', r'judge = "maths", but'),
+        ('judge = "maths"\n', r'judge = "maths", but it must be one of math, qa, code'),
         ("version = 2\n", r"version = 2, but it must be a text"),
         ('read = "box"\n', r'read = "box", but it must be one of text, hashes, boxed, list, yes_no'),
     ],
@@ -512,17 +511,27 @@ def test_packed_tests_are_read_without_running_anything(capsys: pytest.CaptureFi
     import zlib
 
     row = json.loads((DATA / "livecodebench.jsonl").read_text().splitlines()[0])
-    assert livecodebench_prompt(row).meta["tests"]["inputs"] == ["1\n2\n", "3\n4\n"]
+    tests = livecodebench_prompt(row).meta["tests"]
+    assert (tests["inputs"], tests["preamble"]) == (["1\n2\n", "3\n4\n"], "livecodebench")
     row["private_test_cases"] = base64.b64encode(zlib.compress(pickle.dumps(Trap()))).decode()
     with pytest.raises(DataError, match=r"private tests cannot be unpacked \(it names builtins\.print\)"):
         livecodebench_prompt(row)
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "preamble"),
+    [("livecodebench", ["livecodebench"]), ("leetcode", ["deepseek-leetcode"]), ("humaneval", None)],
+)
+def test_a_result_names_what_stands_before_programs(name: str, preamble: list[str] | None) -> None:
+    asked = load_questions(EvalConfig(task=TaskConfig(name=name, test=str(DATA / f"{name}.jsonl")), prompts=1))
+    assert asked.about.get("preamble") == preamble
+
+
 def test_functional_tests_become_calls() -> None:
     row = json.loads((DATA / "livecodebench.jsonl").read_text().splitlines()[1])
     tests = livecodebench_prompt(row).meta["tests"]
-    assert (tests["format"], tests["fn_name"]) == ("calls", "largest")
+    assert (tests["format"], tests["fn_name"], tests["preamble"]) == ("calls", "largest", "livecodebench")
     assert (tests["inputs"], tests["outputs"]) == ([[[1, 5, 2]], [[-3]]], [5, -3])
     row["metadata"] = "{}"
     with pytest.raises(DataError, match=r"metadata\.func_name does not name it"):

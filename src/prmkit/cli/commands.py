@@ -38,7 +38,12 @@ def sft(config: SFTConfig) -> None:
     learner, tokenizer = sft_learner(config, work_dir())
     model: Any = learner.model
     context = model.causal_lm.config.max_position_embeddings
-    encoded = encode_all(tokenizer, demonstrations, min(config.max_tokens, context))
+    encoded = encode_all(tokenizer, demonstrations, min(config.max_tokens, context), config.too_long)
+    if len(encoded) < len(demonstrations):
+        left_out = len(demonstrations) - len(encoded)
+        console.print(
+            f"{left_out} of {len(demonstrations)} demonstrations are longer than max_tokens and were left out"
+        )
     folder = RunFolder(Path(config.run_dir))
     folder.open(resolved_config(config), frozen_base(model))
     say_where_it_stands(folder, config.steps)
@@ -50,6 +55,7 @@ def sft(config: SFTConfig) -> None:
 def rl(config: RLConfig) -> None:
     """Online RL; ends with the run's report."""
     from prmkit.engines.local.roles import local_roles
+    from prmkit.evaluate.needs import check_fields
     from prmkit.report import write_report
     from prmkit.rl.loop import RunData, train_rl
     from prmkit.tasks.task import load_task
@@ -59,11 +65,13 @@ def rl(config: RLConfig) -> None:
 
     task = load_task(config.task, seed=config.seed)
     _check_prompts(config, task)
+    asked = [task.train, task.test[: config.eval_prompts] if config.eval_every else []]
+    check_fields(config.verifier, task.train)
     with make_verifier(config.verifier) as verifier:
         if isinstance(verifier, ComposedVerifier):
-            verifier.check(task.train)
+            verifier.check([prompt for prompts in asked for prompt in prompts])
         local = local_roles(config, verifier, task.splitter, work_dir())
-        for prompts in (task.train, task.test[: config.eval_prompts] if config.eval_every else []):
+        for prompts in asked:
             local.sampler.check(prompts, config.sampling)
         folder = RunFolder(Path(config.run_dir))
         folder.open(resolved_config(config), local.frozen)

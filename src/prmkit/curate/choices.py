@@ -14,12 +14,11 @@ from itertools import pairwise
 from typing import Any
 
 from prmkit.curate.config import ChoicesConfig
-from prmkit.curate.record import Dropped, Outcome, Record
+from prmkit.curate.record import OPTIONS, Dropped, Outcome, Record
 from prmkit.verify.choices import read_choice
 from prmkit.verify.spelling import normalise, same_text
 
 LETTERS = "ABCDEFGHIJ"
-FIELDS = ("choices", "options")
 LEAST_OPTIONS = 3
 """Two letters in brackets may be two points."""
 INLINE_CHARS = 80
@@ -76,7 +75,7 @@ def find_options(question: str, row: Mapping[str, Any] | None = None) -> Options
     for style in _STYLES:
         if found := _run(question, style):
             return found
-    for name in FIELDS:
+    for name in OPTIONS:
         if found := _of_field(question, (row or {}).get(name)):
             return found
     return None
@@ -84,7 +83,7 @@ def find_options(question: str, row: Mapping[str, Any] | None = None) -> Options
 
 def option_at(index: int, row: Mapping[str, Any]) -> str:
     """The letter of a row's option, counted from 0 (its content past J); empty where the row has no list with that place."""
-    for name in FIELDS:
+    for name in OPTIONS:
         value = row.get(name)
         if isinstance(value, list) and 0 <= index < len(value) and _of_field("", value):
             return LETTERS[index] if index < len(LETTERS) else str(value[index])

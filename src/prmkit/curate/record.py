@@ -8,6 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from prmkit.data.types import Message, Prompt
+from prmkit.tasks.columns import row_columns
+
+OPTIONS = ("choices", "options")
+"""Fields of a row that may hold the options of multiple choice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,15 +39,17 @@ class Record:
         """What `prmkit rl` will hand to the verifier."""
         messages = self.messages or (Message(role="user", content=self.question),)
         meta = {} if self.judge == "math" else {"question": self.question, "verifier": self.judge}
-        return Prompt(id=self.id, messages=messages, answer=self.answer, task="math", meta=meta)
+        columns = row_columns(self.kept_fields, ("question", "problem"))
+        return Prompt(id=self.id, messages=messages, answer=self.answer, task="math", meta=meta | columns)
 
     def with_found(self, step: str, value: Any) -> Record:
         """The same record, with what this step has found out."""
         return replace(self, found={**self.found, step: value})
 
     def changed(self, step: str, *, question: str, answer: str, solution: str | None) -> Record:
-        """Another question in its place; what it was stays under `prepare.<step>.was`."""
-        was = {"question": self.question, "answer": self.answer}
+        """Another question in its place, without options; what it was stays under `prepare.<step>.was`."""
+        was: dict[str, Any] = {"question": self.question, "answer": self.answer}
+        was |= {name: self.kept_fields[name] for name in OPTIONS if name in self.kept_fields}
         if self.solution is not None:
             was["solution"] = self.solution
         messages = self.messages
@@ -51,7 +57,8 @@ class Record:
             last = messages[-1].content
             content = last.replace(self.question, question) if self.question in last else question
             messages = (*messages[:-1], replace(messages[-1], content=content))
-        record = replace(self, question=question, answer=answer, solution=solution, messages=messages)
+        kept = {name: value for name, value in self.kept_fields.items() if name not in OPTIONS}
+        record = replace(self, question=question, answer=answer, solution=solution, messages=messages, kept_fields=kept)
         return record.with_found(step, {"was": was})
 
 

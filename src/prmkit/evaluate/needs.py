@@ -19,7 +19,7 @@ def check_fields(config: VerifierConfig, prompts: Sequence[Prompt]) -> None:
         if use == "code" and not any(prompt.meta.get("tests") for prompt in mine):
             raise ConfigError(
                 f'{where} = "code" runs programs against tests, and none of {len(mine)} prompts has any (field "tests"); give '
-                'a task with tests such as humaneval, or choose another verifier ("auto" takes the one of each prompt)'
+                'a task with tests such as humaneval or code, or choose another verifier ("auto" takes the one of each prompt)'
             )
         needs_answer = use in ("math", "qa") or (use == "judge" and template == "reference")
         if needs_answer and not any(prompt.answer.strip() for prompt in mine):

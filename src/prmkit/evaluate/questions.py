@@ -9,8 +9,9 @@ from typing import Any
 from prmkit.data.types import Prompt
 from prmkit.errors import ConfigError
 from prmkit.evaluate.config import EvalConfig
-from prmkit.tasks.library import EvalSet, Judge, find_task, load_template, read_set
+from prmkit.tasks.library import EvalSet, find_task, load_template, read_set
 from prmkit.tasks.task import FORMAT_TEMPLATES, load_task
+from prmkit.verify.code.preambles import PREAMBLES
 from prmkit.verify.math import final_answer
 from prmkit.verify.qa_answers import find_answer
 
@@ -59,7 +60,7 @@ def load_questions(config: EvalConfig) -> Asked:
         about=set_json(found),
         left_out=found.left_out,
         notes=tuple(left_out_notes(found)),
-        answer_of=_answer_of(spec.judge, config),
+        answer_of=_answer_of(found, config),
     )
 
 
@@ -90,6 +91,7 @@ def set_json(found: EvalSet) -> dict[str, Any]:
         "part": found.part,
         "judge": spec.judge,
         "answer_form": spec.answer_form,
+        **_preambles(found.prompts),
         "from": spec.source,
         "data": found.source,
         "template": {
@@ -101,10 +103,20 @@ def set_json(found: EvalSet) -> dict[str, Any]:
     }
 
 
-def _answer_of(judge: Judge, config: EvalConfig) -> Callable[[Prompt, str], str | None] | None:
-    if judge == "code":
+def _preambles(prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """What stands before programs, by name, where something does."""
+    tests = [prompt.meta.get("tests") for prompt in prompts]
+    sources = {str(each.get("preamble") or "") for each in tests if isinstance(each, Mapping)} - {""}
+    names = sorted({source if source in PREAMBLES else "own" for source in sources})
+    return {"preamble": names} if names else {}
+
+
+def _answer_of(found: EvalSet, config: EvalConfig) -> Callable[[Prompt, str], str | None] | None:
+    if any(
+        prompt.meta["verifier"] == "code" for prompt in found.prompts
+    ):  # also where others have an answer to vote on
         return None
-    if judge == "qa":
+    if found.spec.judge == "qa":
         return lambda prompt, text: find_answer(text, config.verifier.qa.extract)
     return _maths_answer(config)
 

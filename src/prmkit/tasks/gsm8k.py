@@ -12,6 +12,7 @@ from prmkit.data.jsonl import id_field, text_field
 from prmkit.data.types import Prompt
 from prmkit.errors import DataError
 from prmkit.tasks.asking import Format, ask, worked
+from prmkit.tasks.columns import row_columns
 from prmkit.tasks.rows import Row
 
 MARK = "####"
@@ -32,7 +33,8 @@ def read_problem(row: Row, form: Format) -> tuple[Prompt, str | None]:
         )
     question = "" if "messages" in row.fields else text_field(row.fields, "question", row.where)
     name = id_field(row.fields, row.where, row.name)
-    prompt = Prompt(id=name, messages=ask(row, question, form), answer=answer, task="gsm8k")
+    meta = row_columns(row.fields)
+    prompt = Prompt(id=name, messages=ask(row, question, form), answer=answer, task="gsm8k", meta=meta)
     if not solution:
         return prompt, None
     return prompt, worked(row, solution, answer, form, plain_ending=f"\n{MARK} {answer}")

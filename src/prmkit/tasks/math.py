@@ -10,6 +10,7 @@ from prmkit.data.jsonl import id_field, text_field
 from prmkit.data.types import Prompt
 from prmkit.errors import DataError
 from prmkit.tasks.asking import Format, ask, worked
+from prmkit.tasks.columns import row_columns, task_hint
 from prmkit.tasks.rows import Row
 from prmkit.verify.answers import extract_answer
 
@@ -21,11 +22,13 @@ def read_problem(row: Row, form: Format) -> tuple[Prompt, str | None]:
     """
     fields, where = row.fields, row.where
     key = "problem" if "problem" in fields and "question" not in fields else "question"
+    if key not in fields and "messages" not in fields and (hint := task_hint(fields)):
+        raise DataError(f"{where}: no field 'question' or 'problem'{hint}")
     question = "" if "messages" in fields else text_field(fields, key, where)
     solution = text_field(fields, "solution", where).strip() if fields.get("solution") is not None else None
     answer = _answer(row, solution)
-    name = id_field(fields, where, row.name)
-    prompt = Prompt(id=name, messages=ask(row, question, form), answer=answer, task="math")
+    name, meta = id_field(fields, where, row.name), row_columns(fields, ("question", "problem"))
+    prompt = Prompt(id=name, messages=ask(row, question, form), answer=answer, task="math", meta=meta)
     if solution is None:
         return prompt, None
     ending = "" if "\\boxed{" in solution else f"\nThe answer is \\boxed{{{answer}}}."
@@ -42,5 +45,6 @@ def _answer(row: Row, solution: str | None) -> str:
     if boxed is None:
         raise DataError(
             f"{row.where}: field 'answer' is missing or null, and no 'solution' has a \\boxed{{}}; add it or remove the line"
+            f"{task_hint(row.fields)}"
         )
     return boxed

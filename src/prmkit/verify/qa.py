@@ -112,9 +112,12 @@ def judge_answer(prompt: Prompt, text: str, config: QAConfig) -> Verdict:
 
 def references(prompt: Prompt) -> list[str]:
     """The reference answers that are not blank: `answer`, then `meta["answers"]`."""
-    aliases = prompt.meta.get("answers") or ()
-    listed = [aliases] if isinstance(aliases, str) else list(aliases)
-    return list(dict.fromkeys(text for text in (prompt.answer, *map(str, listed)) if text.strip()))
+    aliases = prompt.meta.get("answers")
+    if isinstance(aliases, Mapping):  # SQuAD's rows: the texts, and where each begins
+        aliases = aliases.get("text")
+    listed = aliases if isinstance(aliases, list | tuple) else [aliases]
+    texts = (str(alias) for alias in listed if isinstance(alias, str | int | float))
+    return list(dict.fromkeys(text for text in (prompt.answer, *texts) if text.strip()))
 
 
 def normalise(text: str) -> str:
@@ -197,11 +200,15 @@ def _negated(words: Sequence[str], place: int) -> bool:
 
 
 def _choices(prompt: Prompt) -> dict[str, str]:
-    """Letter -> text of the options; empty where the prompt has none."""
-    given = prompt.meta.get("choices") or ()
-    if isinstance(given, Mapping):
-        return {str(letter).strip().upper(): str(text) for letter, text in given.items()}
-    return dict(zip(string.ascii_uppercase, map(str, given), strict=False))
+    """Letter -> text of the options; empty where the prompt has none, or something else under that name."""
+    given = prompt.meta.get("choices")
+    if isinstance(given, Mapping) and isinstance(given.get("text"), list) and isinstance(given.get("label"), list):
+        given = dict(zip(given["label"], given["text"], strict=False))  # ARC's rows
+    if isinstance(given, list | tuple):
+        given = dict(zip(string.ascii_uppercase, given, strict=False))
+    if not isinstance(given, Mapping) or not all(isinstance(text, str | int | float) for text in given.values()):
+        return {}
+    return {str(letter).strip().upper(): str(text) for letter, text in given.items()}
 
 
 def _choice(gold: Sequence[str], answer: str, choices: Mapping[str, str]) -> Verdict:
@@ -221,6 +228,8 @@ def _options(text: str, choices: Mapping[str, str]) -> frozenset[str]:
     if len(by_text) == 1:
         return frozenset(by_text)
     plain = unicodedata.normalize("NFKC", text).strip()
+    if plain.upper() in choices:  # labels need not be letters
+        return frozenset((plain.upper(),))
     match = _FIRST_LETTER.match(plain)
     if match is None:
         return frozenset()

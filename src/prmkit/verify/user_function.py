@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import json
 import math
 import numbers
 import os
@@ -28,6 +29,8 @@ UNIT = (0.0, 1.0)
 Call = Callable[[Prompt, str], Any]
 """A user's function behind one signature; the result may still have to be awaited."""
 
+_OURS = ("question", "categories", "verifier", "data_source", "tests")
+"""What prmkit itself puts into a prompt's meta: no extra information of the row's."""
 _VERL = ("data_source", "solution_str", "ground_truth", "extra_info")
 
 
@@ -169,7 +172,8 @@ def _trl_fields(prompt: Prompt, text: str, *, as_text: bool = False) -> dict[str
     turns = [{"role": message.role, "content": message.content} for message in prompt.messages]
     asked: Any = "\n\n".join(turn["content"] for turn in turns) if as_text else turns
     said: Any = text if as_text else [{"role": "assistant", "content": text}]
-    columns = {"id": prompt.id, "answer": prompt.answer, "solution": prompt.answer, "ground_truth": prompt.answer}
+    truth = _ground_truth(prompt)
+    columns = {"id": prompt.id, "answer": prompt.answer, "solution": prompt.answer, "ground_truth": truth}
     columns |= {"data_source": data_source(prompt), **prompt.meta}
     return {
         **{name: [value] for name, value in columns.items()},
@@ -182,8 +186,17 @@ def _trl_fields(prompt: Prompt, text: str, *, as_text: bool = False) -> dict[str
 
 
 def _verl_fields(prompt: Prompt, text: str) -> dict[str, Any]:
-    values = (data_source(prompt), text, prompt.answer, prompt.meta.get("extra_info", dict(prompt.meta)))
+    further = {name: value for name, value in prompt.meta.items() if name not in _OURS}
+    values = (data_source(prompt), text, _ground_truth(prompt), prompt.meta.get("extra_info", further))
     return dict(zip(_VERL, values, strict=True))
+
+
+def _ground_truth(prompt: Prompt) -> str:
+    """The reference answer; of a programming problem without one its tests as JSON, which is what PRIME's rows hold."""
+    if prompt.answer or "tests" not in prompt.meta:
+        return prompt.answer
+    tests = prompt.meta["tests"]
+    return tests if isinstance(tests, str) else json.dumps(tests)
 
 
 def data_source(prompt: Prompt) -> str:

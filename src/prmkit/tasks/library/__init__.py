@@ -10,12 +10,13 @@ from prmkit.errors import ConfigError
 from prmkit.tasks.library import answers
 from prmkit.tasks.library.facts import FACTS
 from prmkit.tasks.library.maths import MATHS
+from prmkit.tasks.library.own import OWN
 from prmkit.tasks.library.programs import PROGRAMS
 from prmkit.tasks.library.read import EvalSet, part_of, read_prompt, read_set
 from prmkit.tasks.library.spec import Judge, TaskSpec
 from prmkit.tasks.library.templates import TEMPLATES, Template, load_template
 
-LIBRARY: dict[str, TaskSpec] = {spec.name: spec for spec in (*MATHS, *PROGRAMS, *FACTS)}
+LIBRARY: dict[str, TaskSpec] = {spec.name: spec for spec in (*MATHS, *PROGRAMS, *FACTS, *OWN)}
 """Every task that is known by name."""
 
 READERS = {
@@ -52,26 +53,33 @@ def own_task(path: Path) -> TaskSpec:
     for key in ("name", "question", "answer"):
         if key not in values:
             raise ConfigError(f'{path}: missing key "{key}"; a task says its name and where question and answer are')
-    if values.get("judge", "math") not in get_args(Judge) or values.get("judge") == "code":
-        raise ConfigError(f'{path}: judge = "{values["judge"]}", but one\'s own task has the judge math or qa')
+    judge = values.get("judge", "math")
+    if judge not in get_args(Judge):
+        raise ConfigError(f'{path}: judge = "{judge}", but it must be one of {", ".join(get_args(Judge))}')
     if values.get("read", "text") not in READERS:
         raise ConfigError(f'{path}: read = "{values["read"]}", but it must be one of {", ".join(READERS)}')
+    if "read" in values and judge == "code":
+        raise ConfigError(f'{path}: read = "{values["read"]}", but tests have forms of their own; remove it')
     return TaskSpec(
         name=values["name"],
         title=values.get("title", values["name"]),
         version=values.get("version", "1"),
         source=values.get("source", str(path)),
-        judge=values.get("judge", "math"),
+        judge=judge,
         question=tuple(values["question"]),
         answer=tuple(values["answer"]),
         read_answer=READERS[values.get("read", "text")],
         id=tuple(values.get("id", ("id",))),
+        own_rows=True,
         categories=values.get("categories", {}),
-        template=values.get("template", "qwen-boxed" if values.get("judge", "math") == "math" else "short-answer"),
+        template=values.get("template", OWN_TEMPLATES[judge]),
         hub=values.get("hub", ""),
         split=values.get("split", "test"),
     )
 
+
+OWN_TEMPLATES = {"math": "qwen-boxed", "qa": "short-answer", "code": "plain"}
+"""How a user's own task asks unless it says otherwise, by its judge."""
 
 OWN_KEYS = {
     "name": "a text",

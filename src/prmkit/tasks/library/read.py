@@ -10,9 +10,11 @@ from typing import Any
 
 from prmkit.config_io import nearest
 from prmkit.data.chat import read_messages
-from prmkit.data.types import Prompt
+from prmkit.data.types import Message, Prompt
 from prmkit.errors import ConfigError, DataError
+from prmkit.tasks.columns import row_columns
 from prmkit.tasks.library.answers import plain
+from prmkit.tasks.library.own import own_program, own_turns
 from prmkit.tasks.library.spec import TaskSpec, first_field, pick, question_text
 from prmkit.tasks.library.templates import Template
 from prmkit.tasks.rows import Row, read_rows
@@ -69,10 +71,10 @@ def _left_out(rows: Sequence[Row], prompts: Sequence[Prompt], spec: TaskSpec, pa
 def read_prompt(row: Row, spec: TaskSpec, template: Template, part: str = "") -> Prompt:
     """The prompt of one row. Raises DataError.
 
-    Its `meta` has `question`, `categories`, `verifier` (which kind judges it), `data_source` and what that judge needs.
+    Its `meta` has `question`, `categories`, `verifier` (which kind judges it), `data_source` and what that judge needs; for
+    one's own rows also their further columns.
     """
-    own = row.fields.get("messages") if spec.read_row is None else None
-    messages = None if own is None else read_messages(own, row.where)
+    messages = _turns(row, spec)
     made = _made(row, spec)
     question = messages[-1].content if messages else made.messages[-1].content if made else question_text(row, spec)
     return Prompt(
@@ -83,15 +85,31 @@ def read_prompt(row: Row, spec: TaskSpec, template: Template, part: str = "") ->
         meta={
             "question": question,
             "categories": _categories(row, spec, part),
-            "verifier": spec.judge,
+            "verifier": "code" if made else spec.judge,
             "data_source": spec.name,
+            **(_columns(row, spec) if spec.own_rows else {}),
             **(made.meta if made else {}),
         },
     )
 
 
+def _turns(row: Row, spec: TaskSpec) -> tuple[Message, ...] | None:
+    """Turns that are asked as they are."""
+    if spec.own_rows:
+        return own_turns(row, spec)
+    own = row.fields.get("messages") if spec.read_row is None else None
+    return None if own is None else read_messages(own, row.where)
+
+
+def _columns(row: Row, spec: TaskSpec) -> dict[str, Any]:
+    used = (name.removesuffix("?") for names in (*spec.question, *spec.answer) for name in names.split("+"))
+    return row_columns(row.fields, used)
+
+
 def _made(row: Row, spec: TaskSpec) -> Prompt | None:
     """The prompt of a programming task as `prmkit.verify.code` makes it."""
+    if spec.own_rows:
+        return own_program(row, spec)
     if spec.read_row is None:
         return None
     try:

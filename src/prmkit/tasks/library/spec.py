@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from prmkit.data.types import Prompt
 from prmkit.errors import DataError
+from prmkit.tasks.columns import task_hint
 from prmkit.tasks.rows import Row
 
 Judge = Literal["math", "qa", "code"]
@@ -38,6 +39,9 @@ class TaskSpec:
     """Category -> field; `a.b` is field b of the object a. A row without the field has no such category."""
     read_row: Callable[[Mapping[str, Any]], Prompt] | None = None
     """Programs: the task as one user turn, the reference solution and the tests, in place of `question` and `answer`."""
+    own_rows: bool = False
+    """The rows are the user's own: their further columns go to the verifier (`tasks.columns`), turns in the question's field are
+    asked as they are, and a row whose reference is tests is judged by running programs."""
     keep: Callable[[Mapping[str, Any]], bool] | None = None
     """Which rows of the source belong to the set; None: all."""
     template: str = "qwen-boxed"
@@ -74,7 +78,7 @@ def first_field(row: Row, names: tuple[str, ...], what: str) -> Any:
         raise DataError(f"{row.where}: no {what}: the field {empty[0]!r} is null; mend it or remove the row")
     raise DataError(
         f"{row.where}: no {what}: looked for the fields {', '.join(names)}; the row has {', '.join(row.fields) or 'none'}. "
-        "Rename its fields, or check that this is the file of this task"
+        f"Rename its fields, or check that this is the file of this task{task_hint(row.fields)}"
     )
 
 

@@ -201,7 +201,10 @@ def code_verifier(config: CodeConfig) -> CodeVerifier:
 
 def _tests_of(prompt: Prompt) -> Tests:
     if "tests" not in prompt.meta:
-        raise DataError(f"prompt {prompt.id!r} has no tests: meta['tests'] holds them, see docs/code_verifier.md")
+        raise DataError(
+            f"prompt {prompt.id!r} has no tests: a row's field 'tests' holds them (of a Prompt meta['tests']), see "
+            "docs/code_verifier.md"
+        )
     try:
         return read_tests(prompt.meta["tests"])
     except DataError as error:
