@@ -528,14 +528,6 @@ def test_a_result_names_what_stands_before_programs(name: str, preamble: list[st
     assert asked.about.get("preamble") == preamble
 
 
-@pytest.mark.parametrize(
-    ("name", "preamble"), [("livecodebench", ["livecodebench"]), ("leetcode", ["deepseek-leetcode"]), ("humaneval", None)]
-)
-def test_a_result_names_what_stands_before_programs(name: str, preamble: list[str] | None) -> None:
-    asked = load_questions(EvalConfig(task=TaskConfig(name=name, test=str(DATA / f"{name}.jsonl")), prompts=1))
-    assert asked.about.get("preamble") == preamble
-
-
 def test_functional_tests_become_calls() -> None:
     row = json.loads((DATA / "livecodebench.jsonl").read_text().splitlines()[1])
     tests = livecodebench_prompt(row).meta["tests"]
