@@ -286,7 +286,9 @@ def test_overrides_lie_over_what_the_folder_says(models: Path, tmp_path: Path) -
     assert changed(family="label_turns", prompt="chat").after_prompt == " "
     with pytest.raises(ConfigError, match=r"prm\.beta is for implicit PRMs, and .* is of the family log_prob"):
         resolved_spec(models / "other", PRMOverrides(beta=2.0))
-    with pytest.raises(ModelError, match="does not say what kind"):
+    with pytest.raises(
+        ModelError, match=r"does not say what kind .*\. Give --prm\.family FAMILY, FAMILY being one of .*implicit"
+    ):
         resolved_spec(models / "reference", PRMOverrides())
 
 

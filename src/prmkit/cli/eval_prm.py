@@ -174,7 +174,7 @@ def _load(config: EvalPRMConfig, path: str, overrides: PRMOverrides) -> tuple[St
     if config.threads:
         torch.set_num_threads(config.threads)
     folder = model_folder(Path(path).expanduser())
-    spec = resolved_spec(folder, overrides)
+    spec = resolved_spec(folder, overrides, flag="--overrides NAME.family=FAMILY")
     about = {"path": path, "spec": asdict(spec), "weights_sha256": model_fingerprint(folder)}
     options: dict[str, Any] = {"device": config.device, "dtype": config.dtype}
     return load_prm(path, spec=spec, tokens_per_batch=config.tokens_per_batch, **options), about

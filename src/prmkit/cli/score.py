@@ -72,14 +72,15 @@ def score(config: ScoreConfig) -> None:
     _finish(files, tally, config.source)
 
 
-def resolved_spec(folder: Path, overrides: PRMOverrides) -> PRMSpec:
-    """What the folder says it holds, with the overrides laid over it. Raises ConfigError where they do not fit."""
+def resolved_spec(folder: Path, overrides: PRMOverrides, *, flag: str = "--prm.family FAMILY") -> PRMSpec:
+    """What the folder says it holds, with the overrides laid over it. Raises ConfigError where they do not fit, and ModelError
+    where a folder does not say what it is, naming the `flag` that does."""
     from prmkit.engines.local.prms.families import BY_FAMILY, family_of
 
     known = read_spec(folder)
     if overrides.family != "auto" and (known is None or known.family != overrides.family):
         known = BY_FAMILY[overrides.family]
-    known = known or family_of(folder)
+    known = known or family_of(folder, flag=flag)
     if known.family != "implicit" and (overrides.reference or overrides.beta):
         key = "reference" if overrides.reference else "beta"
         raise ConfigError(

@@ -46,8 +46,10 @@ def own_head(folder: Path) -> Family | None:
     return None
 
 
-def family_of(folder: Path) -> PRMSpec:
-    """The spec of a folder without prm.json. Raises ModelError, naming the choices, where config.json does not tell."""
+def family_of(folder: Path, *, flag: str = "") -> PRMSpec:
+    """The spec of a folder without prm.json. Raises ModelError, naming the choices, where config.json does not tell.
+
+    `flag`: how the family is given on the command line that asks."""
     known = own_head(folder)
     if known is not None:
         return BY_FAMILY[known]
@@ -57,10 +59,12 @@ def family_of(folder: Path) -> PRMSpec:
         hint = " It scores whole responses, and has no number for a step."
     elif (folder / OWN).is_file():
         hint = f" Its {OWN} may be a critic's, which reads the token before; an outcome model of prmkit has a prm.json."
+    families = ", ".join(get_args(Family))
+    python = f"Give spec: one of the names {', '.join(SPECS)}, or PRMSpec(family=...) with a family of {families}"
+    how = f"Give {flag}, FAMILY being one of {families}" if flag else python
     raise ModelError(
         f"{folder}: its configuration (architectures {names or 'not named'}) does not say what kind of PRM it is.{hint} "
-        f"Give spec: one of the names {', '.join(SPECS)}, or PRMSpec(family=...) with a family of {', '.join(get_args(Family))}; "
-        "or write prm.json beside the weights"
+        f"{how}; or write prm.json beside the weights"
     )
 
 

@@ -20,7 +20,7 @@ from prmkit.engines.local.prms.log_ratio import load_log_ratio
 from prmkit.engines.local.prms.prm import PRM, Head
 from prmkit.engines.local.prms.values import load_values
 from prmkit.errors import ModelError
-from prmkit.models.folders import work_dir
+from prmkit.models.folders import saved_models, work_dir
 from prmkit.models.load import DTYPES, is_adapter, newest_policy, resolve_device
 from prmkit.models.smollm2 import smollm2_folder
 
@@ -64,7 +64,7 @@ def model_folder(folder: Path) -> Path:
     """
     if str(folder) == "smollm2" and not folder.exists():
         return smollm2_folder(work_dir())
-    prms = [] if (folder / "config.json").is_file() else sorted(folder.glob("checkpoints/step_*/prm"))
+    prms = [] if (folder / "config.json").is_file() else saved_models(folder, "prm")
     found = prms[-1] if prms else newest_policy(folder)
     if not (found / "config.json").is_file() and not is_adapter(found):
         advice = "it has no config.json or adapter_config.json" if found.is_dir() else "there is no such folder"
