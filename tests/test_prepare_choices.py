@@ -194,3 +194,18 @@ def test_the_turns_of_the_prompts_that_are_written_have_no_options(tmp_path: Pat
     (dropped,) = read(tmp_path / "out" / "dropped.jsonl")
     assert written["messages"] == [{"role": "user", "content": ASKED}]
     assert (dropped["id"], dropped["reason"]) == ("q.jsonl:2", "turns_show_options")
+
+
+def test_an_opened_question_is_multiple_choice_no_longer_for_the_verifier_of_the_run(tmp_path: Path) -> None:
+    from prepare_setup import prepare
+
+    from prmkit.config import TaskConfig
+    from prmkit.tasks.task import load_task
+
+    row = {"question": ASKED, "choices": ["5", "6", "7"], "answer": "C", "data_source": "sums"}
+    source = write(tmp_path / "q.jsonl", [row])
+    assert prepare(tmp_path, f"--source={source}", "--steps", "choices") == 0
+    (written,) = read(tmp_path / "out" / "prompts.jsonl")
+    assert written["prepare"]["choices"]["was"] == {"question": ASKED, "answer": "C", "choices": row["choices"]}
+    (prompt,) = load_task(TaskConfig(name="math", train=str(tmp_path / "out" / "prompts.jsonl")), seed=0).train
+    assert (prompt.answer, prompt.meta) == ("7", {"data_source": "sums"})
