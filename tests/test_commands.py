@@ -162,18 +162,20 @@ def test_logs_and_models_are_where_the_design_says(tmp_path: Path) -> None:
             'command line: algorithm.group_size = 1, but advantage "rloo" needs at least 2. Set algorithm.group_size = 4 or '
             'algorithm.advantage = "reinforce"',
         ),
-        ("--policy.learning-rate=-1", "command line: learning_rate = -1.0 is out of range [0, inf]"),
-        ("--policy.learning-rate=nan", "command line: learning_rate = nan is out of range [0, inf]"),
-        ("--policy.beta2=1.5", "command line: beta2 = 1.5 is out of range [0, 1]"),
-        ("--policy.max-grad-norm=-1", "command line: max_grad_norm = -1.0 is out of range [0, inf]"),
-        ("--policy.tokens-per-microbatch=0", "command line: tokens_per_microbatch = 0 is out of range [1, inf]"),
-        ("--model.threads=-1", "command line: threads = -1 is out of range [0, inf]"),
-        ("--model.lora-rank=-1", "command line: lora_rank = -1 is out of range [0, inf]"),
-        ("--task.limit=-1", "command line: limit = -1 is out of range [0, inf]"),
+        ("--policy.learning-rate=-1", "command line: policy.learning_rate = -1.0 is out of range [0, inf]"),
+        ("--policy.learning-rate=nan", "command line: policy.learning_rate = nan is out of range [0, inf]"),
+        ("--prm.learning-rate=nan", "command line: prm.learning_rate = nan is out of range [0, inf]"),
+        ("--verifier.judge.url=x", "command line: verifier.judge.url = 'x' is no address of a server"),
+        ("--policy.beta2=1.5", "command line: policy.beta2 = 1.5 is out of range [0, 1]"),
+        ("--policy.max-grad-norm=-1", "command line: policy.max_grad_norm = -1.0 is out of range [0, inf]"),
+        ("--policy.tokens-per-microbatch=0", "command line: policy.tokens_per_microbatch = 0 is out of range [1, inf]"),
+        ("--model.threads=-1", "command line: model.threads = -1 is out of range [0, inf]"),
+        ("--model.lora-rank=-1", "command line: model.lora_rank = -1 is out of range [0, inf]"),
+        ("--task.limit=-1", "command line: task.limit = -1 is out of range [0, inf]"),
         ("--steps=0", "command line: steps = 0 is out of range; it must be at least 1"),
         ("--keep-rollouts=1", "command line: keep_rollouts = 1 is out of range; it must be at least 2"),
         ("--sampling.temperature=0", "command line: sampling.temperature = 0 makes all samples of a group equal"),
-        ("--sampling.top-p=0", "command line: top_p must be in (0, 1], got 0.0"),
+        ("--sampling.top-p=0", "command line: sampling.top_p must be in (0, 1], got 0.0"),
         ("--verifier.workers=0", "verifier.workers = 0, but at least 1 process is needed. Set verifier.workers = 1."),
         (
             "--verifier.timeout-s=0",
@@ -274,8 +276,13 @@ def test_missing_data(tmp_path: Path) -> None:
 def test_demonstrations_that_are_too_long_or_unreadable(tmp_path: Path) -> None:
     done = sft(tmp_path, "--max-tokens=5")
     assert done.code == 2
-    assert done.complaint().startswith("error: demonstration 'arithmetic/demonstrations/0/0' has ")
-    assert done.complaint().endswith(", more than the 5 allowed; shorten or drop it, or raise max_tokens")
+    assert "demonstrations have more than the 5 tokens" in done.complaint()
+    assert ": 'arithmetic/demonstrations/0/0' has " in done.complaint()
+    rows = ['{"prompt": "1+1=?", "completion": "2"}', '{"prompt": "1+1=?", "completion": "1+1=2"}']
+    path = write(tmp_path / "long.jsonl", *rows)
+    done = sft(tmp_path, f"--data={path}", "--max-tokens=8", "--too-long=leave_out", "--steps=1")
+    assert done.code == 0
+    assert "1 of 2 demonstrations are longer than max_tokens and were left out" in done.out
     path = write(tmp_path / "demos.jsonl", '{"prompt": "1+1=?", "completion": "zwei"}')
     done = sft(tmp_path, f"--data={path}")
     assert done.code == 2

@@ -260,8 +260,8 @@ def test_underscores_and_hyphens_are_the_same(flag: str) -> None:
         (["--learning-rate", "1"], 'unknown flag "--learning-rate"; did you mean "--policy.learning-rate"?'),
         (["--qqq", "1"], 'unknown flag "--qqq"; --help lists them all'),
         (["late.toml"], 'unexpected argument "late.toml"; a configuration file comes first'),
-        (["--policy.steps", "0"], "command line: steps = 0, but at least one is needed; set steps = 1."),
-        (["--sampling.top-p", "2"], "command line: top_p must be at most 1, got 2.0"),
+        (["--policy.steps", "0"], "command line: policy.steps = 0, but at least one is needed; set steps = 1."),
+        (["--sampling.top-p", "2"], "command line: sampling.top_p must be at most 1, got 2.0"),
     ],
 )
 def test_flags_that_cannot_be_used_are_refused(argv: list[str], message: str) -> None:

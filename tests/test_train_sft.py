@@ -21,7 +21,7 @@ from prmkit.ops.batch import TokenOutputs
 from prmkit.rl.algorithm import Algorithm
 from prmkit.rl.collect import verify
 from prmkit.tasks.task import load_task
-from prmkit.train.config import SFTConfig
+from prmkit.train.config import SFTConfig, TooLong
 from prmkit.train.run_folder import RunFolder
 from prmkit.train.sft import Encoded, batch_rows, encode_all, sft_batch, sft_loss, train_sft
 from prmkit.train.stop import StopRequest
@@ -71,11 +71,26 @@ def test_an_epoch_sees_each_demonstration_once() -> None:
     assert Counter(batch_rows(2, 5, seed=0, step=0)) in (Counter({0: 3, 1: 2}), Counter({0: 2, 1: 3}))
 
 
-def test_a_demonstration_that_is_too_long_is_named() -> None:
-    prompt = Prompt(id="long one", messages=(Message(role="user", content="1+2=?"),), answer="3")
-    encode_all(tiny_tokenizer(), [(prompt, "1+2=3")], 11)  # 5 + 5 + the end token
-    with pytest.raises(DataError, match=r"demonstration 'long one' has 11 tokens, more than the 10 allowed; shorten"):
-        encode_all(tiny_tokenizer(), [(prompt, "1+2=3")], 10)
+def test_demonstrations_that_are_too_long_are_counted_and_named_or_left_out() -> None:
+    def demonstration(name: str, completion: str) -> tuple[Prompt, str]:
+        return Prompt(id=name, messages=(Message(role="user", content="1+2=?"),), answer="3"), completion
+
+    def encode(max_tokens: int, too_long: TooLong = "error") -> list[Encoded]:
+        return encode_all(tiny_tokenizer(), rows, max_tokens, too_long)
+
+    rows = [demonstration(name, completion) for name, completion in (("a", "1+2=3"), ("b", "3"), ("c", "1+2=3#3"))]
+    assert len(encode(13)) == 3  # 5 + 7 + the end token
+    with pytest.raises(
+        DataError,
+        match=r"^2 of 3 demonstrations have more than the 10 tokens .*: 'a' has 11, 'c' has 13; .* too_long = \"leave_out\"$",
+    ):
+        encode(10)
+    assert encode(10, "leave_out") == [encode(13)[1]]
+    rows *= 2
+    with pytest.raises(DataError, match=r"^4 of 6 .*: 'a' has 11, 'c' has 13, 'a' has 11, \.\.\.; "):
+        encode(10)
+    with pytest.raises(DataError, match=r"^6 of 6 .* raise max_tokens up to the model's context$"):
+        encode(6, "leave_out")
 
 
 @pytest.mark.parametrize("key", ["steps", "batch_size", "max_tokens", "save_every", "keep_checkpoints"])

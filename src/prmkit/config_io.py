@@ -95,7 +95,7 @@ def apply_overrides(
     cls: type[ConfigT] = config if isinstance(config, type) else type(config)
     given: dict[str, Any] = {} if isinstance(config, type) else {"default": config}
     result: ConfigT
-    with _validation_as_config_error():
+    with _validation_as_config_error(cls):
         result, unknown = tyro.cli(
             cls,
             args=list(argv),
@@ -253,7 +253,7 @@ def _plain(value: object, key: str) -> object:
 
 
 @contextlib.contextmanager
-def _validation_as_config_error() -> Iterator[None]:
+def _validation_as_config_error(cls: type[DataclassInstance]) -> Iterator[None]:
     """What a config class refuses becomes a ConfigError; tyro would print it in a box, broken over lines, and exit."""
     printed = io.StringIO()
     try:
@@ -261,12 +261,25 @@ def _validation_as_config_error() -> Iterator[None]:
             yield
     except SystemExit as stop:
         error: BaseException | None = stop
+        section = ""
         while error is not None and not _refused_by_dataclass(error):
+            at = getattr(error, "arg", None)  # tyro's own error, which knows the section
+            section = at if isinstance(at, str) else section
             error = error.__context__
         if error is not None:
-            raise ConfigError(f"command line: {error}") from error
+            raise ConfigError(f"command line: {_with_full_key(cls, section, str(error))}") from error
         sys.stderr.write(printed.getvalue())
         raise
+
+
+def _with_full_key(cls: type[DataclassInstance], section: str, message: str) -> str:
+    """What a section's class says of one of its keys, with the key written as on the command line: `policy.learning_rate`."""
+    key, *parts = re.findall(r"^[\w.]*", message)[0], *section.split(".")
+    for depth in range(len(parts), -1, -1):
+        full = ".".join([*parts[:depth], key])
+        if full in leaf_keys(cls):
+            return full + message.removeprefix(key)
+    return message
 
 
 def _refused_by_dataclass(error: BaseException) -> bool:

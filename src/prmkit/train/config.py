@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from prmkit.config import ModelConfig, OptimizerConfig, ReportTo, TaskConfig
 from prmkit.errors import ConfigError
+
+TooLong = Literal["error", "leave_out"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +22,11 @@ class SFTConfig:
     batch_size: int = 64
     """Demonstrations per optimizer step."""
     max_tokens: int = 256
-    """Longest demonstration, prompt included; a longer one is an error."""
+    """Longest demonstration, prompt included, and never more than the model's context."""
+    too_long: TooLong = "error"
+    """A longer one is an error, or left out. What was left out is counted and printed. None is ever cut."""
     data: str = ""
-    """JSONL with prompt and completion, or messages; empty: the worked solutions of `task`."""
+    """JSONL with prompt and completion, or messages, whose last turn alone is learned; empty: the worked solutions of `task`."""
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

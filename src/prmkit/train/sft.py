@@ -15,10 +15,13 @@ from prmkit.ops.batch import Batch, LossSum, TokenOutputs
 from prmkit.ops.masked import masked_sum
 from prmkit.ops.reduce import token_weights
 from prmkit.protocols import Learner
-from prmkit.train.config import SFTConfig
+from prmkit.train.config import SFTConfig, TooLong
 from prmkit.train.loop import LoopConfig, batch_rows, data_digest, fixed_batch, train_fixed
 from prmkit.train.run_folder import RunFolder
 from prmkit.train.stop import StopRequest
+
+NUM_NAMED = 3
+"""How many demonstrations that are too long an error names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +40,27 @@ class SFTBatch(Batch):
     weight_BT: Tensor
 
 
-def encode_all(tokenizer: Any, demonstrations: Sequence[tuple[Prompt, str]], max_tokens: int) -> list[Encoded]:
-    """Tokens of every demonstration. Raises DataError for one that is longer than `max_tokens`, naming it."""
-    encoded = []
+def encode_all(
+    tokenizer: Any, demonstrations: Sequence[tuple[Prompt, str]], max_tokens: int, too_long: TooLong = "error"
+) -> list[Encoded]:
+    """Tokens of every demonstration; with `leave_out`, of those that fit into `max_tokens`.
+
+    Raises DataError otherwise, with how many do not and the first of them by name, and where none fits.
+    """
+    encoded, longer = [], []
     for prompt, completion in demonstrations:
         prompt_ids, completion_ids = encode_demonstration(tokenizer, prompt, completion)
         if len(prompt_ids) + len(completion_ids) > max_tokens:
-            raise DataError(
-                f"demonstration {prompt.id!r} has {len(prompt_ids) + len(completion_ids)} tokens, more than the {max_tokens} "
-                "allowed; shorten or drop it, or raise max_tokens"
-            )
-        encoded.append(Encoded(prompt_token_ids=tuple(prompt_ids), token_ids=tuple(completion_ids)))
+            longer.append(f"{prompt.id!r} has {len(prompt_ids) + len(completion_ids)}")
+        else:
+            encoded.append(Encoded(prompt_token_ids=tuple(prompt_ids), token_ids=tuple(completion_ids)))
+    if longer and (too_long == "error" or not encoded):
+        instead = ', or set too_long = "leave_out"' if encoded else ""
+        raise DataError(
+            f"{len(longer)} of {len(demonstrations)} demonstrations have more than the {max_tokens} tokens that max_tokens and "
+            f"the model's context allow: {', '.join(longer[:NUM_NAMED])}{', ...' if len(longer) > NUM_NAMED else ''}; "
+            f"shorten them, raise max_tokens up to the model's context{instead}"
+        )
     return encoded
 
 
