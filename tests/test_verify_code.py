@@ -178,6 +178,20 @@ def test_a_float_tolerance_is_the_problems_or_the_configurations(verifier: CodeV
     assert statuses(verifier, {**calls, "float_tolerance": 1e-6}, "def f(n): return 1 / n") == ["passed"]
 
 
+def test_annotations_are_evaluated_as_python_does(verifier: CodeVerifier) -> None:
+    """The sandbox's own files put their annotations off; what they run does not inherit that."""
+    calls = {"fn_name": "f", "inputs": [[[1]]], "outputs": [1]}
+    tests = asserts("assert f([1]) == 1")
+    for program, status in (
+        ("def f(a: List[int]): return a[0]", "raised"),
+        ("def f(a: int): return f.__annotations__ == {'a': int} and a[0]", "passed"),
+    ):
+        assert statuses(verifier, calls, program) == statuses(verifier, tests, program) == [status]
+    own = asserts("def g(a: int): pass", "assert g.__annotations__['a'] is int and f() == 1")
+    assert statuses(verifier, own, "def f(): return 1") == ["passed"]
+    assert statuses(verifier, ADD, f"def f(a: Nothing): pass\n{SUM}") == ["raised"] * 3
+
+
 def test_calls_of_functions_and_of_solution(verifier: CodeVerifier) -> None:
     tests = {"fn_name": "pair", "inputs": [[[2, 7, 11], 9], [[1, 2], 9], [[3, 3], 6]], "outputs": [[0, 1], [], [0, 1]]}
     function = """

@@ -20,7 +20,7 @@ import prmkit
 from prmkit.data.types import Prompt, Verdict
 from prmkit.errors import ConfigError, VerifierError
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the file and of the keys; another number finds nothing of this one's."""
 _KEPT = ("ok", "unparsed")
 _BUSY_S = 60.0

@@ -130,7 +130,7 @@ def load(program: dict[str, Any]) -> dict[str, Any]:
     module = types.ModuleType(MODULE)
     sys.modules[MODULE] = module
     for part in program["parts"]:
-        exec(compile(part, f"<{MODULE}>", "exec"), module.__dict__)
+        exec(compile(part, f"<{MODULE}>", "exec", dont_inherit=True), module.__dict__)
     module.__dict__["__shared__"] = tuple(program.get("shared", ()))
     return module.__dict__
 

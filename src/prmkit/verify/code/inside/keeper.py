@@ -183,7 +183,7 @@ def _become_main(parts: list[str]) -> None:
 
     def run() -> None:
         for part in parts:
-            exec(compile(part, "main.py", "exec"), main_module.__dict__)
+            exec(compile(part, "main.py", "exec", dont_inherit=True), main_module.__dict__)
 
     main_module = types.ModuleType("__main__")
     main_module.__dict__["__builtins__"] = __builtins__

@@ -247,7 +247,7 @@ class Tests:
     def run(self, source: str) -> Frame:
         """Run one statement: its verdict, and why."""
         try:
-            exec(compile(source, "<test>", "exec"), self._names)
+            exec(compile(source, "<test>", "exec", dont_inherit=True), self._names)
         except ProgramGone as error:
             return {"verdict": "gone", "detail": str(error)}
         except AssertionError as error:
