@@ -144,8 +144,9 @@ class TaskConfig:
     """What is asked."""
 
     name: str = "arithmetic"
-    """`arithmetic` (made here), `gsm8k`, `math` (JSONL with question and answer), another evaluation set of
-    `docs/evaluation.md` such as `math500` or `mgsm:de`, or a .toml file that describes one's own."""
+    """`arithmetic` (made here), `gsm8k`, `math` (JSONL with question and answer), `code` (programming problems with tests),
+    `verl` (rows of Eurus-2-RL), another evaluation set of `docs/evaluation.md` such as `math500` or `mgsm:de`, or a .toml file
+    that describes one's own."""
     train: str = ""
     """Path of the training prompts (JSONL), or a hub data set name with the `hub` extra."""
     test: str = ""
