@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import struct
 import subprocess
 import tempfile
-import zlib
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+
+from PIL import Image
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -79,43 +79,7 @@ def attributes_of(html: str, tag: str) -> dict[str, str]:
 
 
 def colours(png: Path) -> dict[bytes, int]:
-    """How many pixels an 8-bit PNG has of each colour."""
-    data = png.read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n", f"{png} is no PNG"
-    at, packed = 8, b""
-    while at < len(data):
-        size, kind = struct.unpack(">I4s", data[at : at + 8])
-        if kind == b"IHDR":
-            width, _, depth, colour = struct.unpack(">IIBB", data[at + 8 : at + 18])
-        elif kind == b"IDAT":
-            packed += data[at + 8 : at + 8 + size]
-        at += 12 + size
-    assert depth == 8
-    bytes_per_pixel = {2: 3, 6: 4}[colour]
-    counts: dict[bytes, int] = {}
-    raw, stride = zlib.decompress(packed), width * bytes_per_pixel
-    above = bytearray(stride)
-    for start in range(0, len(raw), stride + 1):
-        above = _unfilter(raw[start], bytearray(raw[start + 1 : start + 1 + stride]), above, bytes_per_pixel)
-        for x in range(0, stride, bytes_per_pixel):
-            pixel = bytes(above[x : x + bytes_per_pixel])
-            counts[pixel] = counts.get(pixel, 0) + 1
-    return counts
-
-
-def _unfilter(kind: int, line: bytearray, above: bytearray, size: int) -> bytearray:
-    """Undo one row's prediction (PNG specification, section 9)."""
-    for i in range(len(line)):
-        left = line[i - size] if i >= size else 0
-        corner = above[i - size] if i >= size else 0
-        if kind == 1:
-            line[i] = (line[i] + left) & 255
-        elif kind == 2:
-            line[i] = (line[i] + above[i]) & 255
-        elif kind == 3:
-            line[i] = (line[i] + (left + above[i]) // 2) & 255
-        elif kind == 4:
-            guess = left + above[i] - corner
-            best = min((left, above[i], corner), key=lambda value: abs(guess - value))
-            line[i] = (line[i] + best) & 255
-    return line
+    """How many pixels a picture has of each colour (red, green, blue)."""
+    with Image.open(png) as image:
+        counted = image.convert("RGB").getcolors(image.width * image.height)
+    return {bytes(colour): count for count, colour in counted}
