@@ -71,3 +71,12 @@ def test_the_example_of_the_page_runs_and_prints_what_it_says(capsys: pytest.Cap
     (block,) = blocks(DOCS / "verifiers.md", "python")
     exec(compile(block, "verifiers.md", "exec"), {"__name__": "example"})
     assert capsys.readouterr().out.strip() == re.findall(r"print\(.*#\s*(.*)$", block, flags=re.MULTILINE)[0]
+
+
+def test_what_reading_a_prompt_once_spares_is_what_was_measured() -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    measured = result("step_profile")["result"]["prompts"]
+    for tokens in sorted({name.split()[0] for name in measured}, key=int):
+        ratios = [measured[f"{tokens} {regime}"]["ratio"] for regime in ("fixed", "natural")]
+        cells = " | ".join(f"{r['median']:.2f} [{r['min']:.2f}, {r['max']:.2f}]" for r in ratios)
+        assert f"\n| {tokens} tokens | {cells} |\n" in page, tokens
